@@ -1,0 +1,120 @@
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vitlocal.data import NPZ
+from vitlocal.errors import InputError
+
+
+def arrays(channels=None, size=(6, 5), labels=2, **changes):
+    rng = np.random.default_rng(0)
+    made = {}
+    for split, count in (("train", 12), ("val", 6), ("test", 9)):
+        shape = (count, *size) if channels is None else (count, *size, channels)
+        made[f"{split}_images"] = rng.integers(0, 256, shape, dtype=np.uint8)
+        values = (np.arange(count) % 3).astype(np.uint8)
+        made[f"{split}_labels"] = values[:, None] if labels == 2 else values
+    made |= changes
+    return {name: array for name, array in made.items() if array is not None}
+
+
+def saved(tmp_path, **options):
+    path = tmp_path / "bloodmnist.npz"
+    np.savez(path, **arrays(**options))
+    return str(path)
+
+
+@pytest.mark.parametrize("channels", [None, 1, 3])
+@pytest.mark.parametrize("labels", [1, 2])
+def test_medmnist_layout(tmp_path, channels, labels):
+    given = arrays(channels, labels=labels)
+    data = NPZ(saved(tmp_path, channels=channels, labels=labels), batch_size=50)
+    assert data.name == "bloodmnist"
+    data.prepare_data()
+    assert (data.num_classes, data.class_names) == (3, ("0", "1", "2"))
+    assert (data.image_size, data.in_channels) == ((6, 5), channels or 1)
+    unit = given["train_images"].reshape(-1, channels or 1) / 255
+    assert data.mean == pytest.approx(unit.mean(axis=0))
+    assert data.std == pytest.approx(unit.std(axis=0))
+    for split, loader in (("val", data.val_dataloader()), ("test", data.test_dataloader())):
+        (batch,) = loader
+        assert batch["label"].tolist() == given[f"{split}_labels"].ravel().tolist()
+        for ours, theirs in zip(batch["image"].numpy(), given[f"{split}_images"], strict=True):
+            for channel in range(channels or 1):
+                assert (ours[channel] == (theirs if channels is None else theirs[..., channel])).all()
+
+
+def test_optional_parts(tmp_path):
+    names = np.array(["red", "green", "blue", "never"])
+    train_only = {f"{split}_{kind}": None for split in ("val", "test") for kind in ("images", "labels")}
+    data = NPZ(saved(tmp_path, **train_only, class_names=names[:3]), val_fraction=0.25)
+    data.setup()
+    assert data.class_names == ("red", "green", "blue")
+    assert len(data.val_dataloader().dataset) == 3
+    with pytest.raises(InputError, match="no images to test"):
+        data.test_dataloader()
+    data = NPZ(saved(tmp_path, class_names=names[:3].astype("S"), val_images=None, val_labels=None))
+    data.setup()
+    assert data.class_names == ("red", "green", "blue")
+    assert len(data.val_dataloader().dataset) == 9
+
+
+def test_mean_follows_the_file(tmp_path):
+    path = saved(tmp_path)
+    first = NPZ(path)
+    first.prepare_data()
+    (cache,) = Path(f"{path}.vitlocal").iterdir()
+    kept = cache.read_text()
+    same = NPZ(path)
+    same.setup()
+    assert (same.mean, same.std) == (first.mean, first.std)
+    assert cache.read_text() == kept
+    dark = np.random.default_rng(1).integers(0, 9, (24, 6, 5), dtype=np.uint8)
+    other = NPZ(saved(tmp_path, train_images=dark, train_labels=np.arange(24) % 3))
+    other.setup()
+    assert other.mean == pytest.approx([dark.mean() / 255])
+    assert len(list(Path(f"{path}.vitlocal").iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train_images": None}, "has no array 'train_images', only test_images, test_labels"),
+        ({"val_labels": None}, "has no array 'val_labels'"),
+        ({"train_images": np.zeros((12, 6, 5))}, "'train_images' in .* is float64 of shape (12, 6, 5)"),
+        ({"train_images": np.zeros((12, 6, 5, 4), np.uint8)}, "give uint8 (N, H, W) or (N, H, W, C)"),
+        ({"train_images": np.zeros((12, 9, 6, 5, 3), np.uint8)}, "of shape (12, 9, 6, 5, 3)"),
+        ({"train_images": np.array([None] * 12)}, "can't be read"),
+        ({"train_labels": np.zeros((12, 14), np.uint8)}, "has 14 labels an image"),
+        ({"train_labels": np.zeros(12)}, "'train_labels' in .* is float64"),
+        ({"train_labels": np.array(0)}, "is int64 of shape ()"),
+        ({"train_labels": np.arange(11) % 3}, "holds 12 images but int64 labels of shape (11,)"),
+        ({"train_labels": np.arange(12) % 3 - 1}, "labels from -1 to 1"),
+        ({"train_labels": np.arange(12) % 3 + 1}, "class 0 ('0') has no training image"),
+        ({"train_labels": np.full(12, 2**40)}, f"has label {2**40} but only 12 training images"),
+        ({"test_labels": np.full(9, 3)}, "class 3 ('3') has no training image"),
+        ({"test_images": np.zeros((9, 7, 5), np.uint8)}, "give all splits one shape"),
+        ({"class_names": np.array(["a", "b"])}, "with 2 classes they must lie from 0 to 1"),
+        ({"class_names": np.arange(3)}, "'class_names' in .* is int64"),
+        ({"class_names": np.array([b"\xff", b"a", b"b"])}, "is not UTF-8"),
+    ],
+)
+def test_wrong_arrays_are_explained(tmp_path, changes, message):
+    pattern = re.escape(message).replace(re.escape(".*"), ".*")
+    with pytest.raises(InputError, match=pattern):
+        NPZ(saved(tmp_path, **changes)).setup()
+
+
+def test_wrong_files_are_explained(tmp_path):
+    with pytest.raises(InputError, match=r"there is no file .*nothing\.npz"):
+        NPZ(str(tmp_path / "nothing.npz")).setup()
+    np.save(tmp_path / "single.npy", np.zeros(3))
+    with pytest.raises(InputError, match="holds a single array"):
+        NPZ(str(tmp_path / "single.npy")).setup()
+    whole = Path(saved(tmp_path)).read_bytes()
+    for content in (whole[: len(whole) // 2], b"", b"text"):
+        (tmp_path / "cut.npz").write_bytes(content)
+        with pytest.raises(InputError, match=r"cut\.npz can't be read"):
+            NPZ(str(tmp_path / "cut.npz")).setup()

@@ -1,0 +1,199 @@
+import math
+
+import pytest
+import torch
+from heads_toy import random_attention
+
+from vitlocal.errors import InputError
+from vitlocal.heads import functional as heads
+
+GRIDS = [(8, 8), (4, 4), (2, 5), (1, 7), (3, 1)]
+
+
+def places(grid, patch=(1, 1)):
+    return [(row * patch[0], column * patch[1]) for row in range(grid[0]) for column in range(grid[1])]
+
+
+def scale(grid, unit):
+    return math.dist((0, 0), (grid[0] - 1, grid[1] - 1)) if unit == "grid" else 1.0
+
+
+def slow_statistics(attention, grid, prefix, unit, patch, class_token):
+    """Every statistic of one image and head, (N, N), by loops over Python floats."""
+    centres = places(grid, patch if unit == "pixels" else (1, 1))
+    rows = attention.double().tolist()
+    sums = dict.fromkeys(heads.STATISTICS, 0.0)
+    for i, centre in enumerate(centres):
+        row = rows[prefix + i]
+        keys = row[prefix:] if class_token == "drop" else row
+        own = i if class_token == "drop" else prefix + i
+        weight, others = sum(keys), sum(keys[:own] + keys[own + 1 :])
+        reach = sum(a * math.dist(centre, other) for a, other in zip(row[prefix:], centres, strict=True))
+        reach /= scale(grid, unit)
+        sums["mad"] += reach / weight
+        sums["mad_without_self"] += reach / others
+        sums["mad_raw"] += reach
+        sums["class_mass"] += sum(row[:prefix])
+        sums["self_mass"] += keys[own] / weight
+        sums["entropy"] += -sum(a / weight * math.log(a / weight) for a in keys) / math.log(len(keys))
+    return {name: value / len(centres) for name, value in sums.items()}
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("unit", ["grid", "patches", "pixels"])
+def test_uniform_attention_goes_the_mean_distance(grid, unit):
+    patch = (4, 2)
+    centres = places(grid, patch if unit == "pixels" else (1, 1))
+    mean = sum(math.dist(a, b) for a in centres for b in centres) / len(centres) ** 2 / scale(grid, unit)
+    uniform = torch.full((2, 3, len(centres), len(centres)), 1 / len(centres))
+    mad = heads.mean_attention_distance(uniform, grid, unit=unit, patch_size=patch)
+    assert mad.shape == (2, 3)
+    assert mad.flatten().tolist() == pytest.approx([mean] * 6, rel=1e-5)
+    assert heads.uniform_mad(grid, unit, patch) == pytest.approx(mean, rel=1e-6)
+    assert heads.normalized_entropy(uniform).flatten().tolist() == pytest.approx([1] * 6, rel=1e-5)
+
+
+@pytest.mark.parametrize(("side", "value"), [(4, 0.473), (8, 0.418), (16, 0.392)])
+def test_uniform_reference_known_values(side, value):
+    assert round(heads.uniform_mad((side, side)), 3) == value
+
+
+def test_uniform_reference_with_a_class_token_among_the_keys():
+    # Of 65 keys, 64 are patches; the class token is at distance 0.
+    assert heads.uniform_mad((8, 8), num_prefix_tokens=1, class_token="keep") == pytest.approx(
+        heads.uniform_mad((8, 8)) * 64 / 65
+    )
+    assert heads.uniform_mad((8, 8), num_prefix_tokens=1) == pytest.approx(heads.uniform_mad((8, 8)))
+
+
+def test_distances_in_each_unit():
+    assert heads.pairwise_distances((2, 2), "patches")[0].tolist() == pytest.approx([0, 1, 1, math.sqrt(2)])
+    assert heads.pairwise_distances((2, 2), "pixels", (4, 3))[0].tolist() == [0, 3, 4, 5]
+    assert heads.pairwise_distances((3, 5)).max().item() == pytest.approx(1)
+    assert heads.pairwise_distances((3, 4), "patches").dtype == torch.float32
+
+
+@pytest.mark.parametrize("unit", ["grid", "patches", "pixels"])
+def test_identity_attention(unit):
+    statistics = heads.head_statistics(torch.eye(12).expand(2, 3, 12, 12), (3, 4), 0, unit, (4, 4))
+    for name, value in statistics.items():
+        assert value.tolist() == [[float(name == "self_mass")] * 3] * 2, name
+
+
+@pytest.mark.parametrize(("unit", "step"), [("patches", 1), ("pixels", 6), ("grid", 1 / math.hypot(3, 4))])
+def test_one_step_shift(unit, step):
+    grid = (4, 5)
+    attention = torch.zeros(1, 1, 20, 20)
+    for row in range(4):  # each patch looks at its right neighbour, the last column at its left one
+        for column in range(5):
+            attention[0, 0, 5 * row + column, 5 * row + (column + 1 if column < 4 else 3)] = 1
+    statistics = heads.head_statistics(attention, grid, 0, unit, (3, 6))
+    for name in ("mad", "mad_raw", "mad_without_self"):
+        assert statistics[name].item() == pytest.approx(step), name
+    assert statistics["entropy"].item() == statistics["self_mass"].item() == 0
+
+
+@pytest.mark.parametrize("class_token", ["drop", "keep"])
+@pytest.mark.parametrize(
+    ("grid", "prefix", "unit"), [((3, 4), 1, "grid"), ((2, 5), 2, "pixels"), ((4, 2), 0, "patches")]
+)
+@pytest.mark.parametrize("sharpness", [1.0, 6.0])
+def test_all_statistics_against_loops(grid, prefix, unit, class_token, sharpness):
+    attention = random_attention(2, 3, prefix + math.prod(grid), sharpness=sharpness)
+    patch = (2, 3)
+    fused = heads.head_statistics(attention, grid, prefix, unit, patch, class_token)
+    assert tuple(fused) == heads.STATISTICS
+    for image in range(2):
+        for head in range(3):
+            slow = slow_statistics(attention[image, head], grid, prefix, unit, patch, class_token)
+            for name, value in fused.items():
+                assert value[image, head].item() == pytest.approx(slow[name], rel=2e-5, abs=1e-7), name
+
+
+@pytest.mark.parametrize("class_token", ["drop", "keep"])
+def test_single_functions_against_loops(class_token):
+    grid, prefix, unit, patch = (3, 2), 1, "pixels", (5, 2)
+    attention = random_attention(1, 1, 7)
+    place = {"grid_size": grid, "num_prefix_tokens": prefix, "unit": unit, "patch_size": patch}
+    row = {"num_prefix_tokens": prefix, "class_token": class_token}
+    got = {
+        "mad": heads.mean_attention_distance(attention, **place, class_token=class_token),
+        "mad_without_self": heads.mean_attention_distance_without_self(
+            attention, **place, class_token=class_token
+        ),
+        "mad_raw": heads.raw_mean_attention_distance(attention, **place),
+        "entropy": heads.normalized_entropy(attention, **row),
+        "self_mass": heads.self_mass(attention, **row),
+        "class_mass": heads.class_token_mass(attention, prefix),
+    }
+    slow = slow_statistics(attention[0, 0], grid, prefix, unit, patch, class_token)
+    assert {name: value.item() for name, value in got.items()} == pytest.approx(slow, rel=1e-5)
+
+
+def test_class_token_shrinks_the_raw_distance_only():
+    patches = random_attention(1, 2, 6)
+    attention = torch.zeros(1, 2, 7, 7)
+    attention[..., 0] = 0.75
+    attention[..., 1:, 1:] = 0.25 * patches
+    without = heads.mean_attention_distance(patches, (2, 3))
+    torch.testing.assert_close(heads.mean_attention_distance(attention, (2, 3), 1), without)
+    torch.testing.assert_close(heads.raw_mean_attention_distance(attention, (2, 3), 1), without / 4)
+    torch.testing.assert_close(heads.class_token_mass(attention, 1), torch.full((1, 2), 0.75))
+
+
+def test_weights_far_below_rounding_of_the_diagonal_count_without_self():
+    # All but 1e-12 is on the own patch, the rest on the neighbour: 1 - a_ii would be 0.
+    attention = torch.eye(2)[None, None] + 1e-12 * torch.eye(2).flip(0)
+    assert heads.mean_attention_distance_without_self(attention, (1, 2), unit="patches").item() == 1
+
+
+def test_rows_without_weight_contribute_nothing():
+    attention = torch.zeros(1, 1, 3, 3)
+    attention[..., 0] = 1  # all weight on the class token
+    for name, value in heads.head_statistics(attention, (1, 2), 1).items():
+        assert value.item() == float(name == "class_mass"), name
+
+
+@pytest.mark.parametrize("prefix", [0, 1])
+def test_a_single_patch_has_no_distances(prefix):
+    attention = torch.full((1, 1, 1 + prefix, 1 + prefix), 1 / (1 + prefix))
+    statistics = heads.head_statistics(attention, (1, 1), prefix)
+    assert statistics["mad"].item() == statistics["entropy"].item() == 0
+    assert statistics["self_mass"].item() == 1
+    assert heads.uniform_mad((1, 1)) == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_sums_run_in_float32_at_least(dtype):
+    attention = random_attention(2, 2, 50).to(dtype)
+    exact = heads.head_statistics(attention.double(), (7, 7), 1)
+    for name, value in heads.head_statistics(attention, (7, 7), 1).items():
+        assert value.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+        torch.testing.assert_close(value.double(), exact[name], rtol=1e-5, atol=1e-7)
+
+
+def test_autocast_does_not_reach_the_sums():
+    attention = random_attention(1, 2, 16)
+    expected = heads.mean_attention_distance(attention, (4, 4))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(heads.mean_attention_distance(attention, (4, 4)), expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"unit": "miles"}, "unit is 'miles'"),
+        ({"unit": "pixels"}, "patch_size is not given"),
+        ({"class_token": "maybe"}, "class_token is 'maybe'"),
+        ({"num_prefix_tokens": 1}, "1 prefix tokens and 2x2 patches"),
+        ({"grid_size": (3, 3)}, "3x3 patches"),
+    ],
+)
+def test_wrong_arguments_are_named(options, words):
+    with pytest.raises(InputError, match=words):
+        heads.mean_attention_distance(random_attention(1, 1, 4), **{"grid_size": (2, 2), **options})
+
+
+def test_wrong_shape_is_named():
+    with pytest.raises(InputError, match=r"shape \(4, 4\)"):
+        heads.self_mass(torch.eye(4))

@@ -1,0 +1,132 @@
+"""The ViT against timm's, and its attention against the definition."""
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from vitlocal.errors import InputError
+from vitlocal.models import Attention, VisionTransformer
+
+SHAPES = {
+    "default": {},
+    "tiny-imagenet": {"image_size": (64, 64), "patch_size": 8, "num_classes": 200},
+    "grey, mean pooling": {"in_channels": 1, "pool": "mean", "width": 96, "depth": 3, "heads": 6},
+    "non-square grid": {"image_size": (24, 40), "width": 64, "depth": 2, "heads": 4, "mlp_ratio": 4.0},
+    "patch 1, one head": {"image_size": (5, 3), "patch_size": 1, "width": 16, "depth": 2, "heads": 1},
+}
+
+
+@pytest.fixture(params=SHAPES.values(), ids=SHAPES.keys())
+def pair(request):
+    """A vitlocal ViT with the weights of a timm ViT of the same shape, and that timm ViT."""
+    shape = {"image_size": (32, 32), "in_channels": 3, "patch_size": 4, "width": 192, "depth": 9, "heads": 12}
+    shape |= {"mlp_ratio": 2.0, "num_classes": 10, "pool": "token"} | request.param
+    torch.manual_seed(0)
+    reference = timm.models.VisionTransformer(
+        img_size=shape["image_size"],
+        in_chans=shape["in_channels"],
+        patch_size=shape["patch_size"],
+        embed_dim=shape["width"],
+        depth=shape["depth"],
+        num_heads=shape["heads"],
+        mlp_ratio=shape["mlp_ratio"],
+        num_classes=shape["num_classes"],
+        class_token=shape["pool"] == "token",
+        global_pool="token" if shape["pool"] == "token" else "avg",
+    ).eval()
+    for parameter in reference.parameters():  # biases and class token are zero at first: give them a say
+        nn.init.normal_(parameter, std=0.1)
+    network = VisionTransformer(**shape).eval()
+    network.load_state_dict(reference.state_dict())
+    images = torch.randn(3, shape["in_channels"], *shape["image_size"])
+    return network, reference, images
+
+
+@torch.no_grad()
+def test_timm_weights_give_timm_outputs(pair):
+    network, reference, images = pair
+    expected = reference(images)
+    assert expected.std() > 0.01
+    torch.testing.assert_close(network(images), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_gradients_are_timms(pair):
+    network, reference, images = pair
+    for model in (network, reference):
+        nn.functional.cross_entropy(model(images), torch.tensor([0, 1, 2])).backward()
+    expected = dict(reference.named_parameters())
+    for name, parameter in network.named_parameters():
+        torch.testing.assert_close(parameter.grad, expected[name].grad, rtol=1e-4, atol=1e-5)
+
+
+def test_initialisation_is_timms():
+    torch.manual_seed(0)
+    network = VisionTransformer()
+    reference = timm.models.VisionTransformer(
+        img_size=32, patch_size=4, embed_dim=192, depth=9, num_heads=12, mlp_ratio=2, num_classes=10
+    )
+    expected = dict(reference.named_parameters())
+    for name, parameter in network.named_parameters():
+        torch.testing.assert_close(parameter.std(), expected[name].std(), rtol=0.15, atol=1e-4)
+
+
+@torch.no_grad()
+def test_probabilities_are_what_forward_applies():
+    torch.manual_seed(0)
+    attention = Attention(width=24, heads=3)
+    x = torch.randn(2, 7, 24)
+    weights = attention.probabilities(x)
+    assert weights.shape == (2, 3, 7, 7) and weights.dtype == torch.float32
+    value = attention.qkv(x)[..., 48:].view(2, 7, 3, 8).transpose(1, 2)
+    mixed = (weights @ value).transpose(1, 2).reshape(2, 7, 24)
+    torch.testing.assert_close(attention.proj(mixed), attention(x))
+
+
+@torch.no_grad()
+def test_probabilities_against_a_slow_loop():
+    torch.manual_seed(0)
+    attention = Attention(width=8, heads=2)
+    x = torch.randn(1, 5, 8)
+    weights = attention.probabilities(x)[0]
+    query, key, _ = attention.qkv(x)[0].split(8, dim=-1)
+    for head in range(2):
+        part = slice(4 * head, 4 * head + 4)
+        for i in range(5):
+            scores = torch.stack([query[i, part] @ key[j, part] / 2 for j in range(5)])
+            torch.testing.assert_close(weights[head, i], scores.exp() / scores.exp().sum())
+
+
+def test_probabilities_are_float32_under_autocast():
+    attention = Attention(width=24, heads=3)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        weights = attention.probabilities(torch.randn(2, 7, 24))
+    assert weights.dtype == torch.float32
+    torch.testing.assert_close(weights.sum(-1), torch.ones(2, 3, 7))
+
+
+def test_stochastic_depth_drops_whole_branches_in_training_only():
+    torch.manual_seed(0)
+    network = VisionTransformer(width=24, depth=4, heads=2, stochastic_depth=0.9)
+    images = torch.randn(8, 3, 32, 32)
+    rates = [getattr(block.drop_path, "p", 0.0) for block in network.blocks]
+    assert rates == pytest.approx([0.0, 0.3, 0.6, 0.9])
+    assert not torch.equal(network(images), network(images))
+    network.eval()
+    assert torch.equal(network(images), network(images))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"image_size": (32, 30)}, "32x30: both sides must be multiples"),
+        ({"width": 100, "heads": 12}, "width is 100 and heads is 12"),
+        ({"depth": 0}, "depth is 0"),
+        ({"dropout": 1.0}, "dropout is 1.0"),
+        ({"stochastic_depth": -0.1}, "stochastic_depth is -0.1"),
+        ({"mlp_ratio": 0.0}, "mlp_ratio is 0.0"),
+    ],
+)
+def test_wrong_shapes_are_named(wrong, sentence):
+    with pytest.raises(InputError, match=sentence):
+        VisionTransformer(**wrong)

@@ -1,0 +1,117 @@
+from types import SimpleNamespace
+
+import lightning.pytorch as pl
+import pytest
+import torch
+
+from tests.protocol.helpers import make_batch
+from vitlocal.protocol import Augmentation, AutoAugment, ColorJitter, CropFlip, CutMix, generator_for
+from vitlocal.protocol.base import apply_to_some
+
+
+class Recorder(Augmentation):
+    """Writes three random numbers into the batch."""
+
+    def apply(self, batch, generator):
+        batch["drawn"] = torch.rand(3, generator=generator)
+
+
+class OtherRecorder(Recorder):
+    """Draws the same way under another name."""
+
+
+def drawn(component, rank=0, epoch=0, batch_idx=0):
+    batch = {}
+    trainer = SimpleNamespace(global_rank=rank, current_epoch=epoch)
+    component.on_train_batch_start(trainer, None, batch, batch_idx)
+    return batch["drawn"].tolist()
+
+
+def test_the_same_batch_draws_the_same(monkeypatch):
+    monkeypatch.setenv("PL_GLOBAL_SEED", "3")
+    first = drawn(Recorder(), 1, 2, 3)
+    torch.rand(5)  # neither the global generator nor earlier batches matter
+    drawn(Recorder(), 1, 2, 2)
+    assert drawn(Recorder(), 1, 2, 3) == first
+
+
+def test_everything_that_should_change_the_draw_does(monkeypatch):
+    monkeypatch.setenv("PL_GLOBAL_SEED", "3")
+    draws = [drawn(Recorder(), r, e, b) for r in range(3) for e in range(3) for b in range(3)]
+    draws.append(drawn(OtherRecorder()))
+    monkeypatch.setenv("PL_GLOBAL_SEED", "4")
+    draws.append(drawn(Recorder()))
+    assert len({tuple(numbers) for numbers in draws}) == len(draws)
+
+
+class Collector(pl.LightningModule):
+    """Keeps what training_step and validation_step get."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(3, 1)
+        self.trained, self.validated = [], []
+
+    def training_step(self, batch, batch_idx):
+        self.trained.append(batch["drawn"].tolist())
+        return self.layer(batch["drawn"]).sum()
+
+    def validation_step(self, batch, batch_idx):
+        self.validated.append("drawn" in batch)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def test_the_trainer_applies_it_in_training_only(monkeypatch, tmp_path):
+    monkeypatch.setenv("PL_GLOBAL_SEED", "3")
+    batches = torch.utils.data.DataLoader([{"image": torch.zeros(1)}] * 2)
+    module = Collector()
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        max_epochs=2,
+        callbacks=[Recorder()],
+        default_root_dir=tmp_path,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(module, batches, batches)
+    assert module.trained == [drawn(Recorder(), 0, e, b) for e in range(2) for b in range(2)]
+    assert module.validated and not any(module.validated)
+
+
+def test_without_lightnings_seed_torchs_is_used(monkeypatch):
+    monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(11)
+        by_torch = drawn(Recorder())
+    monkeypatch.setenv("PL_GLOBAL_SEED", "11")
+    assert drawn(Recorder()) == by_torch
+
+
+def test_generator_is_stable_across_processes():
+    """A resumed run is another process: Python's own hash of strings, salted in each, must not get in."""
+    assert generator_for(0, "CutMix", 0, 1, 2).initial_seed() == 17908372730427204930
+
+
+@pytest.mark.parametrize("component", [CropFlip(), AutoAugment(), ColorJitter(), CutMix(probability=1.0)])
+def test_components_draw_by_the_given_generator_alone(component):
+    results = []
+    for seed in (0, 0, 1):
+        batch = make_batch(16)
+        torch.manual_seed(len(results))
+        component.apply(batch, torch.Generator().manual_seed(seed))
+        results.append(batch["image"])
+    assert torch.equal(results[0], results[1])
+    assert not torch.equal(results[0], results[2])
+
+
+def test_apply_to_some_touches_only_the_chosen():
+    images = torch.arange(5, dtype=torch.uint8).view(5, 1, 1, 1).clone()
+    chosen = torch.tensor([True, False, True, False, False])
+    apply_to_some(images, chosen, lambda x, p: x + p.view(-1, 1, 1, 1).to(torch.uint8), torch.arange(10, 15))
+    assert images.flatten().tolist() == [10, 1, 14, 3, 4]
+    apply_to_some(images, torch.zeros(5, dtype=torch.bool), lambda x, p: x / 0, torch.arange(5))
+    assert images.flatten().tolist() == [10, 1, 14, 3, 4]

@@ -1,0 +1,185 @@
+"""The task: what it optimises, what it logs, and what a checkpoint carries."""
+
+import csv
+
+import pytest
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import Callback, seed_everything
+
+from vitlocal.errors import InputError
+from vitlocal.tasks import Classification, EpochMetrics, PredictionWriter
+
+SMALL = {"patch_size": 4, "width": 16, "depth": 2, "heads": 2, "warmup_epochs": 1}
+
+
+@pytest.fixture
+def task():
+    seed_everything(0, verbose=False)
+    return Classification(**SMALL)
+
+
+class Recorder(Callback):
+    """Keeps the learning rate, loss and batch of every step."""
+
+    def __init__(self):
+        self.rates, self.losses, self.batches = [], [], []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+        self.batches.append({name: tensor.clone() for name, tensor in batch.items()})
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.losses.append(outputs["loss"].item())
+
+
+class Halve(Callback):
+    """A protocol of its own: shares each target with the next class."""
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        batch["target"] = (batch["target"] + batch["target"].roll(1, dims=1)) / 2
+
+
+def test_normalises_like_torchvision(task, small_data, make_trainer):
+    from torchvision.transforms.v2 import functional as tv
+
+    make_trainer().fit(task, small_data)
+    images = torch.randint(0, 256, (4, 3, 8, 8), dtype=torch.uint8)
+    expected = tv.normalize(images.float() / 255, small_data.mean, small_data.std)
+    torch.testing.assert_close(task.normalize(images), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_loss_is_the_targets_cross_entropy(task, small_data, make_trainer):
+    recorder = Recorder()
+
+    class FirstLogits(Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            if batch_idx == 0:
+                with torch.no_grad():
+                    log = F.log_softmax(pl_module(batch["image"]), dim=1)
+                rows = zip(log, batch["target"], strict=True)
+                self.expected = sum(-(p * row).sum().item() for row, p in rows) / len(log)
+
+    first = FirstLogits()
+    make_trainer(callbacks=[Halve(), first, recorder]).fit(task, small_data)
+    assert recorder.losses[0] == pytest.approx(first.expected, rel=1e-5)
+    assert recorder.batches[0]["target"].max() == 0.5
+
+
+def test_learning_rate_warms_up_and_falls_to_zero_by_step(task, small_data, make_trainer):
+    recorder = Recorder()
+    make_trainer(max_epochs=3, callbacks=[recorder]).fit(task, small_data)
+    # 3 steps an epoch: 3 of warm-up, then the half cosine over 6.
+    assert recorder.rates == pytest.approx(
+        [1e-3 / 3, 2e-3 / 3, 1e-3, 1e-3, 0.933e-3, 0.75e-3, 0.5e-3, 0.25e-3, 0.067e-3], abs=1e-6
+    )
+
+
+def test_it_learns_and_logs(task, small_data, make_trainer, tmp_path):
+    trainer = make_trainer(max_epochs=30, callbacks=[EpochMetrics()])
+    trainer.fit(task, small_data)
+    with (tmp_path / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["epoch"]) for row in rows] == list(range(1, 31))
+    assert [int(row["step"]) for row in rows] == list(range(3, 93, 3))
+    assert float(rows[-1]["val/acc1"]) == 1.0 and float(rows[-1]["val/acc5"]) == 1.0
+    assert float(rows[-1]["train/loss"]) < float(rows[0]["train/loss"]) / 2
+    assert float(rows[1]["lr"]) < 1e-3 and rows[0]["train/acc1_augmented"]
+
+
+def test_validation_equals_a_plain_computation(task, small_data, make_trainer):
+    trainer = make_trainer(callbacks=[Halve()])
+    trainer.fit(task, small_data)
+    task.eval()
+    images, labels = [], []
+    for batch in small_data.val_dataloader():
+        images.append(batch["image"])
+        labels.append(batch["label"])
+    labels = torch.cat(labels)
+    with torch.no_grad():
+        logits = task(torch.cat(images))
+    logged = trainer.callback_metrics
+    assert len(labels) == 13  # not a multiple of the batch size: each image must count once
+    assert logged["val/loss"].item() == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)
+    assert logged["val/acc1"].item() == pytest.approx((logits.argmax(1) == labels).float().mean().item())
+
+
+def test_training_accuracy_counts_own_labels(task, small_data, make_trainer):
+    class Count(Recorder):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            with torch.no_grad():
+                self.losses.append(
+                    (pl_module(batch["image"]).argmax(1) == batch["label"]).float().mean().item()
+                )
+
+        def on_train_batch_end(self, *args):
+            pass
+
+    count = Count()
+    trainer = make_trainer(callbacks=[Halve(), count])
+    trainer.fit(task, small_data)
+    expected = sum(count.losses) / len(count.losses)
+    assert trainer.callback_metrics["train/acc1_augmented"].item() == pytest.approx(expected)
+
+
+def test_checkpoint_stands_alone(task, small_data, make_trainer, tmp_path):
+    trainer = make_trainer()
+    trainer.fit(task, small_data)
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    loaded = Classification.load_from_checkpoint(tmp_path / "last.ckpt", weights_only=True)
+    images = torch.randint(0, 256, (4, 3, 8, 8), dtype=torch.uint8)
+    task.eval()
+    loaded.eval()
+    assert torch.equal(loaded(images), task(images))
+    assert tuple(loaded.hparams["mean"]) == small_data.mean
+    assert set(loaded.state_dict()) == {f"network.{name}" for name in loaded.network.state_dict()}
+
+
+def test_checkpoint_of_other_data_is_refused(small_data, make_trainer):
+    other = Classification(
+        **SMALL, image_size=(8, 8), in_channels=3, num_classes=10, mean=(0.5,) * 3, std=(0.2,) * 3
+    )
+    with pytest.raises(InputError, match="num_classes 10 but the data set has 3"):
+        make_trainer().validate(other, small_data, verbose=False)
+
+
+def test_precision_and_compile(small_data, make_trainer):
+    trainer = make_trainer(precision="bf16-mixed", gradient_clip_val=1.0)
+    trainer.fit(Classification(**SMALL), small_data)
+    assert trainer.callback_metrics["train/loss"].isfinite()
+
+
+def test_compiled_training_is_that_of_the_network(small_data, make_trainer, monkeypatch):
+    """Only the training step goes through torch.compile; the network itself is left as it is."""
+    compiled = []
+
+    def fake(network):
+        compiled.append(network)
+        return network.forward
+
+    monkeypatch.setattr(torch, "compile", fake)
+    task = Classification(**SMALL, compile=True)
+    make_trainer().fit(task, small_data)
+    assert compiled == [task.network]
+
+
+def test_unending_training_has_no_schedule(task, small_data, make_trainer):
+    with pytest.raises(InputError, match="max_epochs"):
+        make_trainer(max_epochs=-1).fit(task, small_data)
+
+
+def test_predictions_are_written(task, small_data, make_trainer, tmp_path):
+    trainer = make_trainer(callbacks=[PredictionWriter()])
+    trainer.fit(task, small_data)
+    trainer.predict(task, small_data)
+    with (tmp_path / "predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    dataset = trainer.predict_dataloaders.dataset
+    batch = dataset.__getitems__(range(len(dataset)))
+    with torch.no_grad():
+        probabilities = task(batch["image"]).softmax(1)
+    assert [int(row["image"]) for row in rows] == list(range(7))
+    assert [row["label"] for row in rows] == [str(label) for label in batch["label"].tolist()]
+    for row, expected in zip(rows, probabilities, strict=True):
+        assert row["predicted"] == str(expected.argmax().item())
+        assert float(row["probability"]) == pytest.approx(expected.max().item(), abs=1e-6)

@@ -1,0 +1,206 @@
+"""What all data sets have in common."""
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torch.nn.functional import one_hot
+from torch.utils.data import DataLoader, RandomSampler
+
+from vitlocal.data.dataset import Batch, BatchDataset, Images, Splits, identity
+from vitlocal.data.split import stratified_split
+from vitlocal.data.statistics import Statistics, cached_statistics, channel_statistics
+from vitlocal.errors import InputError
+
+__all__ = ["BatchDataset", "EpochSampler", "ImageDataModule", "Images", "Splits"]
+
+
+class EpochSampler(RandomSampler):
+    """A random order that depends on the global seed and the epoch alone.
+
+    So runs of one seed see the images in one order whatever their protocol draws besides, and a
+    resumed run goes on in the order of an uninterrupted one. Lightning calls :meth:`set_epoch`.
+    """
+
+    def __init__(self, dataset: BatchDataset) -> None:
+        super().__init__(dataset)
+        self._seed = torch.initial_seed()
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of ``epoch`` for the next pass."""
+        state = np.random.SeedSequence([self._seed, epoch]).generate_state(2)
+        self.generator = torch.Generator().manual_seed(int(state[0]) << 31 | int(state[1]) >> 1)
+
+
+class ImageDataModule(LightningDataModule, ABC):
+    """Images of one data set in batches.
+
+    A batch is a dict: ``image`` uint8 (B, C, H, W), ``label`` int64 (B,), -1 where unknown, ``index``
+    int64 (B,), the image's position in its split of the data set, and in training ``target`` float32
+    (B, K), the label one-hot.
+
+    With ``val_fraction`` above 0 a part of the training images validates; else the data set's own
+    validation images, and where it has none, its test images. Prediction takes the images without
+    labels, and where there are none, the test images.
+
+    Subclasses set :attr:`name` and :attr:`photometric` and implement :meth:`load`.
+
+    Args:
+        batch_size: Images a batch, on each device.
+        val_fraction: Share of the training images held out for validation, the same of every class; 0: none.
+        split_seed: Which images are held out, 0 to 4294967295.
+        num_workers: Processes that gather batches beside the training one; 0 is fast enough as a rule.
+
+    Raises:
+        InputError: an argument is out of its range.
+    """
+
+    name: str
+    """Short, for the run's folder."""
+
+    photometric: ClassVar[dict[str, Any]]
+    """The Modern protocol's photometric step on this data set, as a class path and its arguments."""
+
+    published_statistics: ClassVar[Statistics | None] = None
+    """Mean and std where the field uses fixed ones; else they are computed."""
+
+    class_names: tuple[str, ...]
+    num_classes: int
+    image_size: tuple[int, int]
+    in_channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __init__(
+        self, batch_size: int = 128, val_fraction: float = 0.0, split_seed: int = 0, num_workers: int = 0
+    ) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise InputError(f"batch_size={batch_size}: give at least 1")
+        if not 0 <= val_fraction < 1:
+            raise InputError(f"val_fraction={val_fraction}: give a share from 0 to below 1")
+        if not 0 <= split_seed < 2**32:
+            raise InputError(f"split_seed={split_seed}: give a whole number from 0 to {2**32 - 1}")
+        if num_workers < 0:
+            raise InputError(f"num_workers={num_workers}: give 0 or more")
+        self.save_hyperparameters()
+        self.batch_size = batch_size
+        self.val_fraction = val_fraction
+        self.split_seed = split_seed
+        self.num_workers = num_workers
+        self._datasets: dict[str, BatchDataset] = {}
+
+    def fetch(self) -> None:
+        """Download what :meth:`load` reads; called in one process only."""
+
+    @abstractmethod
+    def load(self) -> Splits:
+        """Read the data set.
+
+        Returns:
+            The splits.
+
+        Raises:
+            InputError: the data are missing or wrong.
+        """
+
+    def prepare_data(self) -> None:
+        """Download, decode and cache, so that :meth:`setup` in every process only reads."""
+        self.fetch()
+        self.setup()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read the data set, once for all stages.
+
+        Raises:
+            InputError: the data are missing or wrong.
+        """
+        if self._datasets:
+            return
+        splits = self.load()
+        datasets = self._divide(splits)
+        images = splits.train.images
+        self.class_names = splits.class_names
+        self.num_classes = len(splits.class_names)
+        self.in_channels = images.shape[1]
+        self.image_size = (images.shape[2], images.shape[3])
+        if self.published_statistics is not None:
+            self.mean, self.std = self.published_statistics
+        elif splits.statistics_file is not None:
+            self.mean, self.std = cached_statistics(images, splits.statistics_file)
+        else:
+            self.mean, self.std = channel_statistics(images)
+        self._datasets = datasets
+
+    def _divide(self, splits: Splits) -> dict[str, BatchDataset]:
+        train = BatchDataset(splits.train)
+        val = splits.val or splits.test
+        test = splits.test or splits.val
+        predict = splits.predict or test
+        named = {"val": val, "test": test, "predict": predict}
+        datasets = {"train": train} | {k: BatchDataset(v) for k, v in named.items() if v is not None}
+        if self.val_fraction > 0:
+            kept, held_out = stratified_split(
+                splits.train.labels, self.val_fraction, self.split_seed, splits.class_names
+            )
+            datasets["train"] = BatchDataset(splits.train, kept)
+            datasets["val"] = BatchDataset(splits.train, held_out)
+        if "val" not in datasets:
+            raise InputError(
+                f"{splits.source} has no validation or test images: "
+                "add some, or hold out training images by val_fraction"
+            )
+        return datasets
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Shuffled; a last, smaller batch is left out unless it is the only one."""
+        dataset = self._datasets["train"]
+        processes = self.trainer.world_size if self.trainer is not None else 1
+        drop_last = -(-len(dataset) // processes) >= self.batch_size
+        return self._loader(dataset, sampler=EpochSampler(dataset), drop_last=drop_last)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """In order."""
+        return self._loader(self._datasets["val"])
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """In order.
+
+        Raises:
+            InputError: the data set has no test images.
+        """
+        return self._loader(self._evaluated("test"))
+
+    def predict_dataloader(self) -> DataLoader[Batch]:
+        """In order.
+
+        Raises:
+            InputError: the data set has neither unlabelled nor test images.
+        """
+        return self._loader(self._evaluated("predict"))
+
+    def _evaluated(self, split: str) -> BatchDataset:
+        if split not in self._datasets:
+            raise InputError(f"the data set '{self.name}' has no images to {split}: add a test split to it")
+        return self._datasets[split]
+
+    def _loader(self, dataset: BatchDataset, **options: Any) -> DataLoader[Batch]:
+        return DataLoader(
+            dataset,
+            batch_size=self.batch_size,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            collate_fn=identity,
+            pin_memory=torch.cuda.is_available(),
+            **options,
+        )
+
+    def on_after_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> dict[str, Tensor]:
+        """Put the one-hot ``target`` into a training batch."""
+        if self.trainer is not None and self.trainer.training:
+            batch["target"] = one_hot(batch["label"], self.num_classes).to(torch.float32)
+        return batch

@@ -1,0 +1,9 @@
+"""The one exception for what a person can put right."""
+
+
+class InputError(ValueError):
+    """Something given from outside is wrong: a file, a flag, a value.
+
+    The message is one sentence for the person at the keyboard: what was given, where, and
+    what would do. The command line prints it alone, without a traceback.
+    """

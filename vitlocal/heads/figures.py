@@ -1,0 +1,137 @@
+"""Figures of what heads look at. They import matplotlib when they are drawn, not before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Two hues of Okabe and Ito's palette, which colour-blind readers can tell apart.
+HEAD_COLOUR, REFERENCE_COLOUR = "#0072B2", "#D55E00"
+COLOUR_MAP = "viridis"
+
+
+@dataclass(frozen=True)
+class AttentionMaps:
+    """What every head sees from the centre patch of one image.
+
+    Attributes:
+        image: uint8 (C, H, W).
+        layers: one tensor a layer, (heads, rows, columns): the centre patch's attention to each patch.
+    """
+
+    image: Tensor
+    layers: list[Tensor]
+
+
+def centre_patch(grid_size: tuple[int, int]) -> tuple[int, int]:
+    """Row and column of the patch in the middle; of an even number, the one after the middle."""
+    return grid_size[0] // 2, grid_size[1] // 2
+
+
+def depth_figure(layers: Sequence[Sequence[float]], label: str, uniform: float) -> Figure:
+    """One dot a head against the depth of its layer, with the value of uniform attention.
+
+    Args:
+        layers: the values of each layer's heads.
+        label: what the values are, with their unit.
+        uniform: the value of uniform attention.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4), layout="constrained")
+    axes = figure.add_subplot()
+    for depth, values in enumerate(layers):
+        axes.plot([depth] * len(values), values, "o", color=HEAD_COLOUR, alpha=0.6, markersize=5)
+    means = [sum(values) / len(values) for values in layers]
+    axes.plot(range(len(layers)), means, color=HEAD_COLOUR, linewidth=1, label="mean of the layer")
+    axes.plot([], [], "o", color=HEAD_COLOUR, alpha=0.6, markersize=5, label="a head")
+    axes.axhline(uniform, color=REFERENCE_COLOUR, linestyle="--", linewidth=1.2, label="uniform attention")
+    axes.set(xlabel="layer", ylabel=label, xticks=range(len(layers)))
+    axes.set_ylim(0, 1.05 * max(uniform, *(max(values) for values in layers)) or 1)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(frameon=False, loc="outside upper center", ncols=3, fontsize="small")
+    return figure
+
+
+def attention_figure(maps: AttentionMaps) -> Figure:
+    """An image, and beside it the centre patch's attention in every layer and head.
+
+    Colours are on one logarithmic scale, the same for all heads, images and epochs: from a tenth of
+    uniform attention to all attention on one patch. The centre patch is framed.
+    """
+    from matplotlib.colors import LogNorm
+    from matplotlib.figure import Figure
+
+    rows, columns = maps.layers[0].shape[1:]
+    heads = max(len(layer) for layer in maps.layers)
+    cell = 0.5
+    grid_width = cell * heads * (columns + 1) / (rows + 1)
+    figure = Figure(
+        figsize=(3.2 + grid_width + 1.2, max(2.4, cell * len(maps.layers) + 1)), layout="constrained"
+    )
+    left, right = figure.subplots(1, 2, width_ratios=(3.2, grid_width + 1.2))
+    _draw_image(left, maps.image, (rows, columns))
+
+    lowest = 0.1 / (rows * columns)
+    montage = _montage(maps.layers, heads)
+    drawn = right.imshow(montage.clip(min=lowest), norm=LogNorm(lowest, 1), cmap=COLOUR_MAP)
+    for layer, weights in enumerate(maps.layers):
+        for head in range(len(weights)):
+            _frame(right, (layer * (rows + 1), head * (columns + 1)), (rows, columns), (1, 1))
+    right.set(
+        xlabel="head",
+        ylabel="layer",
+        xticks=[head * (columns + 1) + columns / 2 - 0.5 for head in range(heads)],
+        yticks=[layer * (rows + 1) + rows / 2 - 0.5 for layer in range(len(maps.layers))],
+        xticklabels=range(heads),
+        yticklabels=range(len(maps.layers)),
+    )
+    right.tick_params(length=0)
+    right.spines[:].set_visible(False)
+    bar = figure.colorbar(drawn, ax=right, fraction=0.05, pad=0.02)
+    bar.set_label("attention of the framed patch\n(white line: uniform)")
+    bar.ax.axhline(1 / (rows * columns), color="white", linewidth=2)
+    return figure
+
+
+def _montage(layers: Sequence[Tensor], heads: int) -> np.ndarray:
+    """Maps side by side, a row a layer, with a line of NaN, which is drawn blank, between them."""
+    rows, columns = layers[0].shape[1:]
+    montage = torch.full((len(layers), rows + 1, heads, columns + 1), torch.nan)
+    for layer, weights in enumerate(layers):
+        montage[layer, :rows, : len(weights), :columns] = weights.transpose(0, 1)
+    return montage.reshape(len(layers) * (rows + 1), heads * (columns + 1))[:-1, :-1].numpy()
+
+
+def _draw_image(axes: Axes, image: Tensor, grid_size: tuple[int, int]) -> None:
+    pixels = image.permute(1, 2, 0).numpy()
+    axes.imshow(pixels if pixels.shape[2] == 3 else pixels[..., 0], cmap="gray", vmin=0, vmax=255)
+    patch = (pixels.shape[0] / grid_size[0], pixels.shape[1] / grid_size[1])
+    _frame(axes, (0, 0), grid_size, patch, linewidth=2.5)
+    axes.set(xticks=[], yticks=[], title="image")
+
+
+def _frame(
+    axes: Axes,
+    origin: tuple[int, int],
+    grid_size: tuple[int, int],
+    patch: tuple[float, float],
+    linewidth: float = 0.8,
+) -> None:
+    """Frame the centre patch of a grid whose first pixel, (row, column), is at ``origin``."""
+    from matplotlib.patches import Rectangle
+
+    row, column = centre_patch(grid_size)
+    corner = (origin[1] + column * patch[1] - 0.5, origin[0] + row * patch[0] - 0.5)
+    axes.add_patch(
+        Rectangle(corner, patch[1], patch[0], fill=False, edgecolor=REFERENCE_COLOUR, linewidth=linewidth)
+    )

@@ -1,0 +1,110 @@
+"""One observation: every head's statistics over the images of one pass through a data set."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vitlocal.heads.figures import AttentionMaps, centre_patch
+from vitlocal.heads.functional import ClassToken, Unit, uniform_mad
+from vitlocal.heads.metrics import HeadStatistics
+from vitlocal.heads.observe import find_attention, find_network, observe
+from vitlocal.heads.summary import LayerStatistics
+
+
+class Observation:
+    """Collects statistics, and the attention maps of the first images, while a network runs.
+
+    Args:
+        module: holds the network; see :func:`~vitlocal.heads.observe.find_network`.
+        device: where it runs.
+        unit: of the distances.
+        class_token: prefix tokens as keys.
+        chosen: for each loader, the ``batch["index"]`` of the images to observe; None for all.
+        maps: images whose attention maps are kept.
+
+    Attributes:
+        uniform: of the statistics shown head by head, the value of uniform attention.
+        maps: the maps kept so far.
+
+    Raises:
+        InputError: there is nothing to observe in the module, or the unit needs what it lacks.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        device: torch.device,
+        unit: Unit = "grid",
+        class_token: ClassToken = "drop",
+        chosen: Sequence[Tensor] | None = None,
+        maps: int = 0,
+    ) -> None:
+        network: Any = find_network(module)
+        self.chosen = None if chosen is None else [indices.to(device) for indices in chosen]
+        self.maps: list[AttentionMaps] = []
+        self._maps_wanted = maps
+        self._network = network
+        options: dict[str, Any] = {
+            "grid_size": network.grid_size,
+            "num_prefix_tokens": network.num_prefix_tokens,
+            "unit": unit,
+            "patch_size": getattr(network, "patch_size", None),
+            "class_token": class_token,
+        }
+        self.uniform = {"mad": uniform_mad(**options), "entropy": 1.0}
+        self._metrics = [
+            HeadStatistics(attention.num_heads, **options) for _, attention in find_attention(network)
+        ]
+        for metric in self._metrics:
+            if device.type == "mps":  # which has no float64
+                metric.set_dtype(torch.float32)
+            metric.to(device)
+
+    @property
+    def images(self) -> Tensor:
+        """Number of images observed so far in this process, float (), on the device."""
+        return self._metrics[0].images
+
+    @contextmanager
+    def batch(self, batch: dict[str, Tensor], loader: int = 0) -> Iterator[None]:
+        """Within the block, observe the images of ``batch``, which the network is run on once.
+
+        Args:
+            batch: with ``image`` (B, C, H, W), and ``index`` (B,) where images are chosen.
+            loader: which loader it comes from.
+        """
+        images = torch.arange(len(batch["image"]), device=batch["image"].device)
+        if self.chosen is not None:
+            images = images[torch.isin(batch["index"], self.chosen[loader])]
+        drawn = images[: self._maps_wanted - len(self.maps)]
+        centres: list[list[Tensor]] = [[] for _ in self._metrics]
+        with ExitStack() as stack:
+            if len(images):
+                everything = len(images) == len(batch["image"])
+                updates = [metric.update for metric in self._metrics]
+                stack.enter_context(observe(self._network, updates, None if everything else images))
+            if len(drawn):
+                keep = [partial(self._keep_centre, kept) for kept in centres]
+                stack.enter_context(observe(self._network, keep, drawn))
+            yield
+        if len(drawn):
+            layers = [torch.cat(kept).cpu() for kept in centres]
+            for position, image in enumerate(batch["image"][drawn].cpu()):
+                self.maps.append(AttentionMaps(image, [layer[position] for layer in layers]))
+
+    def compute(self) -> list[LayerStatistics]:
+        """Statistics of each layer over the images of all processes; call it in all of them."""
+        return [
+            {name: values.tolist() for name, values in metric.compute().items()} for metric in self._metrics
+        ]
+
+    def _keep_centre(self, kept: list[Tensor], probabilities: Tensor) -> None:
+        """Keep the centre patch's attention to every patch, (B, H, rows, columns)."""
+        grid_size, prefix = self._network.grid_size, self._network.num_prefix_tokens
+        row, column = centre_patch(grid_size)
+        query = prefix + row * grid_size[1] + column
+        kept.append(probabilities[:, :, query, prefix:].unflatten(-1, grid_size).float())

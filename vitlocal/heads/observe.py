@@ -1,0 +1,98 @@
+"""Read attention probabilities while a network runs, a chunk of images at a time."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vitlocal.errors import InputError
+
+# 8 MiB of float32; the statistics need a few more tensors of that size. Larger is slower on a CPU.
+CHUNK_ELEMENTS = 2**21
+
+
+def find_network(module: nn.Module) -> nn.Module:
+    """The outermost module within ``module``, itself included, that knows its grid of patches.
+
+    Returns:
+        A module with ``grid_size`` (rows, columns) and ``num_prefix_tokens``.
+
+    Raises:
+        InputError: there is none.
+    """
+    for candidate in module.modules():
+        if hasattr(candidate, "grid_size") and hasattr(candidate, "num_prefix_tokens"):
+            return candidate
+    raise InputError(
+        f"{type(module).__name__} has no network to observe: "
+        "one of its modules must have the attributes grid_size and num_prefix_tokens"
+    )
+
+
+def find_attention(network: nn.Module) -> list[tuple[str, Any]]:
+    """Names and modules of a network's attention layers, in the order of their definition.
+
+    They are the modules with a method ``probabilities``, from what ``forward`` takes, tokens
+    (B, N, D), to the weights it applies, (B, H, N, N), and with ``num_heads``.
+
+    Raises:
+        InputError: there are none.
+    """
+    found = [
+        (name, module)
+        for name, module in network.named_modules()
+        if callable(getattr(module, "probabilities", None))
+    ]
+    if not found:
+        raise InputError(
+            f"{type(network).__name__} has no attention to observe: "
+            "its attention modules must have a method probabilities(x)"
+        )
+    return found
+
+
+@contextmanager
+def observe(
+    network: nn.Module,
+    consumers: Sequence[Callable[[Tensor], object]],
+    images: Tensor | None = None,
+    chunk_elements: int = CHUNK_ELEMENTS,
+) -> Iterator[None]:
+    """Within the block, pass each attention layer's probabilities to that layer's consumer.
+
+    Probabilities are computed for a chunk of images at a time, without gradients, under the autocast
+    of the observed forward; the consumer gets them with autocast off, and nothing else keeps them.
+
+    Args:
+        network: run it eager, inside the block.
+        consumers: one an attention layer, in the order of :func:`find_attention`; called with
+            (B', H, N, N), for instance ``HeadStatistics.update``.
+        images: which images of a batch, as positions (int64) or a mask (bool); None for all.
+        chunk_elements: most elements of probabilities at a time, or one image's if that is more.
+    """
+    if images is not None and images.dtype == torch.bool:
+        images = images.nonzero().squeeze(1)  # once, not in every layer: the number of images syncs
+    with ExitStack() as hooks:
+        for (_, module), consumer in zip(find_attention(network), consumers, strict=True):
+            hook = _hook(consumer, images, chunk_elements)
+            hooks.callback(module.register_forward_hook(hook).remove)
+        yield
+
+
+def _hook(
+    consumer: Callable[[Tensor], object], images: Tensor | None, chunk_elements: int
+) -> Callable[[nn.Module, tuple[Tensor, ...], object], None]:
+    """A forward hook that computes the module's probabilities again from its input."""
+
+    def read(module: Any, inputs: tuple[Tensor, ...], output: object) -> None:
+        tokens = inputs[0] if images is None else inputs[0][images]
+        elements = module.num_heads * tokens.shape[1] ** 2
+        with torch.no_grad():
+            for chunk in tokens.split(max(1, chunk_elements // elements)) if len(tokens) else ():
+                probabilities = module.probabilities(chunk)
+                with torch.autocast(tokens.device.type, enabled=False):
+                    consumer(probabilities)
+
+    return read

@@ -1,0 +1,54 @@
+"""What TensorBoard shows of the heads besides scalars: the layout of its charts, and figures."""
+
+from collections.abc import Sequence
+
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from vitlocal.heads.figures import AttentionMaps, attention_figure, depth_figure
+from vitlocal.heads.functional import Unit
+from vitlocal.heads.summary import LayerStatistics
+
+LABELS: dict[str, str] = {
+    "grid": "mean attention distance (1 = corner to corner)",
+    "patches": "mean attention distance (patches)",
+    "pixels": "mean attention distance (pixels)",
+}
+
+
+def write_layout(logger: TensorBoardLogger, depth: int) -> None:
+    """Describe the charts of the custom-scalars page; once a run, on rank 0.
+
+    For MAD and entropy: the minimum and the early minimum in one chart, and a chart for each of
+    ``depth`` layers with the curves of all its heads, all with the value of uniform attention.
+    """
+    logger.experiment.add_custom_scalars(
+        {title: _charts(name, depth) for title, name in (("MAD", "mad"), ("entropy", "entropy"))}
+    )
+
+
+def _charts(name: str, depth: int) -> dict[str, list[object]]:
+    # The page takes tags for regular expressions, matched from the tag's start.
+    uniform = f"locality/{name}/uniform$"
+    charts: dict[str, list[object]] = {
+        f"{name}: minimum": ["Multiline", [f"locality/{name}_min(_early)?$", uniform]]
+    }
+    for layer in range(depth):
+        heads = rf"locality/{name}/layer_{layer}/head_\d+$"
+        charts[f"{name}: layer {layer}"] = ["Multiline", [heads, uniform]]
+    return charts
+
+
+def write_figures(
+    logger: TensorBoardLogger,
+    layers: Sequence[LayerStatistics],
+    uniform: dict[str, float],
+    unit: Unit,
+    maps: Sequence[AttentionMaps],
+    step: int,
+) -> None:
+    """Every head's MAD and entropy against depth, and the attention maps; on rank 0."""
+    for name, label in (("mad", LABELS[unit]), ("entropy", "normalised entropy")):
+        figure = depth_figure([layer[name] for layer in layers], label, uniform[name])
+        logger.experiment.add_figure(f"locality/{name}", figure, step)
+    for index, image_maps in enumerate(maps):
+        logger.experiment.add_figure(f"locality/attention/image_{index}", attention_figure(image_maps), step)

@@ -1,0 +1,154 @@
+"""The Vision Transformer (Dosovitskiy et al. 2021, arXiv 2010.11929)."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
+
+from vitlocal.errors import InputError
+from vitlocal.models.attention import Attention
+
+
+class PatchEmbed(nn.Module):
+    """Images (B, C, H, W) to one token a patch (B, P, D), row by row."""
+
+    def __init__(self, in_channels: int, patch_size: int, width: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(in_channels, width, kernel_size=patch_size, stride=patch_size)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Cut and project: (B, C, H, W) to (B, P, D)."""
+        return self.proj(images).flatten(2).transpose(1, 2)
+
+
+class Mlp(nn.Module):
+    """Two linear layers with a GELU between, on each token."""
+
+    def __init__(self, width: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        self.act = nn.GELU()
+        self.fc2 = nn.Linear(hidden, width)
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, N, D) to (B, N, D)."""
+        return self.drop(self.fc2(self.drop(self.act(self.fc1(x)))))
+
+
+class Block(nn.Module):
+    """A pre-norm transformer layer: attention, then MLP, each on a residual branch."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: float, dropout: float, drop_path: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=1e-6)
+        self.attn = Attention(width, heads, dropout)
+        self.norm2 = nn.LayerNorm(width, eps=1e-6)
+        self.mlp = Mlp(width, int(width * mlp_ratio), dropout)
+        self.drop_path = StochasticDepth(drop_path, mode="row") if drop_path else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, N, D) to (B, N, D)."""
+        x = x + self.drop_path(self.attn(self.norm1(x)))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+
+class VisionTransformer(nn.Module):
+    """A ViT classifier with timm's parameter names, so that timm's state dicts load as they are.
+
+    Pre-norm, learned position embeddings. The defaults are the small-data ViT of Lee et al. 2021
+    (arXiv 2112.13492) for 32x32 images.
+
+    Args:
+        image_size: height and width in pixels, each a multiple of ``patch_size``.
+        in_channels: 1 for grey, 3 for colour.
+        num_classes: number of logits.
+        patch_size: side of a square patch in pixels.
+        width: features of a token, a multiple of ``heads``.
+        depth: number of transformer layers.
+        heads: attention heads in a layer.
+        mlp_ratio: hidden width of the MLP over ``width``.
+        pool: what the classifier reads: the ``token`` put before the patches, or the ``mean`` of
+            the patches (then there is no class token).
+        dropout: dropout after the position embedding, the output projections and in the MLP.
+        stochastic_depth: drop rate of the last layer's residual branches, growing linearly from 0
+            at the first (Huang et al. 2016).
+
+    Attributes:
+        grid_size: rows and columns of patches.
+        num_prefix_tokens: tokens before the patches: 1 with a class token, else 0.
+
+    Raises:
+        InputError: a size that does not divide, or a value out of its range.
+    """
+
+    def __init__(
+        self,
+        image_size: tuple[int, int] = (32, 32),
+        in_channels: int = 3,
+        num_classes: int = 10,
+        patch_size: int = 4,
+        width: int = 192,
+        depth: int = 9,
+        heads: int = 12,
+        mlp_ratio: float = 2.0,
+        pool: Literal["token", "mean"] = "token",
+        dropout: float = 0.0,
+        stochastic_depth: float = 0.0,
+    ) -> None:
+        super().__init__()
+        for name, value in (("patch_size", patch_size), ("width", width), ("depth", depth), ("heads", heads)):
+            if value < 1:
+                raise InputError(f"{name} is {value}: it must be at least 1")
+        for name, rate in (("dropout", dropout), ("stochastic_depth", stochastic_depth)):
+            if not 0 <= rate < 1:
+                raise InputError(f"{name} is {rate}: it must be at least 0 and below 1")
+        height, breadth = image_size
+        if height % patch_size or breadth % patch_size:
+            raise InputError(
+                f"patch_size is {patch_size} and the images are {height}x{breadth}: "
+                "both sides must be multiples of the patch size"
+            )
+        if width % heads:
+            raise InputError(
+                f"width is {width} and heads is {heads}: the width must be a multiple of the heads"
+            )
+        if int(width * mlp_ratio) < 1:
+            raise InputError(f"mlp_ratio is {mlp_ratio}: it must leave the MLP at least one hidden feature")
+
+        self.patch_size = (patch_size, patch_size)
+        self.grid_size = (height // patch_size, breadth // patch_size)
+        self.num_prefix_tokens = 1 if pool == "token" else 0
+        tokens = self.num_prefix_tokens + self.grid_size[0] * self.grid_size[1]
+
+        self.patch_embed = PatchEmbed(in_channels, patch_size, width)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, width)) if pool == "token" else None
+        self.pos_embed = nn.Parameter(torch.zeros(1, tokens, width))
+        self.pos_drop = nn.Dropout(dropout)
+        rates = torch.linspace(0, stochastic_depth, depth).tolist()
+        self.blocks = nn.Sequential(*(Block(width, heads, mlp_ratio, dropout, rate) for rate in rates))
+        # As in timm, the last norm comes before the class token is read, but after the mean is taken.
+        self.norm = nn.LayerNorm(width, eps=1e-6) if pool == "token" else nn.Identity()
+        self.fc_norm = nn.LayerNorm(width, eps=1e-6) if pool == "mean" else nn.Identity()
+        self.head = nn.Linear(width, num_classes)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """timm's default: truncated normal of 0.02 for linear layers and positions, zero biases."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        if self.cls_token is not None:
+            nn.init.normal_(self.cls_token, std=1e-6)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised images (B, C, H, W) to logits (B, K)."""
+        x = self.patch_embed(images)
+        if self.cls_token is not None:
+            x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)
+        x = self.norm(self.blocks(self.pos_drop(x + self.pos_embed)))
+        pooled = x.mean(dim=1) if self.cls_token is None else x[:, 0]
+        return self.head(self.fc_norm(pooled))

@@ -1,0 +1,99 @@
+"""What every component of a training protocol is: a callback that changes the batch in place."""
+
+import hashlib
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+from vitlocal.errors import InputError
+
+
+class Augmentation(pl.Callback, ABC):
+    """A training-time change of a whole batch, in place and on the batch's device.
+
+    Its random numbers are drawn on the CPU from a generator made anew for each batch by
+    :func:`generator_for`. So every device gives the same batch, a resumed run draws what an
+    uninterrupted one does, the ranks of a run differ, and there is no state to save.
+    """
+
+    @abstractmethod
+    def apply(self, batch: dict[str, Tensor], generator: torch.Generator) -> None:
+        """Change ``batch`` in place.
+
+        Args:
+            batch: ``image`` uint8 (B, C, H, W), C 1 or 3; ``target`` float32 (B, K), class probabilities.
+            generator: the CPU generator that all random numbers of this batch come from.
+        """
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Apply the augmentation with this batch's own random numbers."""
+        generator = generator_for(
+            _global_seed(), type(self).__name__, trainer.global_rank, trainer.current_epoch, batch_idx
+        )
+        self.apply(batch, generator)
+
+
+def generator_for(seed: int, component: str, rank: int, epoch: int, batch_idx: int) -> torch.Generator:
+    """Return a CPU generator whose numbers depend on the arguments alone.
+
+    Args:
+        seed: the run's seed.
+        component: the name of what draws, so that two components of a protocol are independent.
+        rank: the process among those of a distributed run.
+        epoch: the epoch, from 0.
+        batch_idx: the batch of the epoch, from 0.
+    """
+    key = repr((seed, component, rank, epoch, batch_idx)).encode()
+    digest = hashlib.blake2b(key, digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "little"))
+
+
+def _global_seed() -> int:
+    # Lightning's seed_everything leaves its seed here for the processes it starts; torch's own
+    # initial seed differs from process to process unless someone set it.
+    seed = os.environ.get("PL_GLOBAL_SEED")
+    return torch.initial_seed() if seed is None else int(seed)
+
+
+def check(allowed: bool, component: object, parameter: str, value: object, range_: str) -> None:
+    """Refuse a constructor argument.
+
+    Args:
+        allowed: whether ``value`` is in range; written so that NaN is not.
+        component: what is being constructed.
+        parameter: the argument's name.
+        value: what was given.
+        range_: what may be given, in words.
+
+    Raises:
+        InputError: if not ``allowed``.
+    """
+    if not allowed:
+        raise InputError(
+            f"{type(component).__name__}: {parameter}={value!r} is given, but it must be {range_}."
+        )
+
+
+def apply_to_some(
+    images: Tensor, chosen: Tensor, operation: Callable[[Tensor, Tensor], Tensor], parameter: Tensor
+) -> None:
+    """Apply ``operation`` to the chosen images, in place and in one call.
+
+    Args:
+        images: uint8 (B, C, H, W).
+        chosen: bool (B,), on the CPU: the host knows the indices, so no device has to be waited for.
+        operation: takes n images and n parameters and gives n images.
+        parameter: (B,), on the CPU.
+    """
+    index = chosen.nonzero().flatten()
+    if len(index) == 0:
+        return
+    on_device = index.to(images.device, non_blocking=True)
+    images.index_copy_(0, on_device, operation(images.index_select(0, on_device), parameter[index]))

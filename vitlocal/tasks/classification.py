@@ -1,0 +1,198 @@
+"""Image classification: a Vision Transformer, its loss, accuracy, optimiser and schedule."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+from torchmetrics import Metric, MetricCollection
+from torchmetrics.classification import MulticlassAccuracy
+
+from vitlocal.errors import InputError
+from vitlocal.models import VisionTransformer
+from vitlocal.tasks.schedule import decay_groups, warmup_cosine
+
+SHAPE = ("patch_size", "width", "depth", "heads", "mlp_ratio", "pool", "dropout", "stochastic_depth")
+DATA_FACTS = ("image_size", "in_channels", "num_classes", "mean", "std")
+
+
+class Classification(LightningModule):
+    """A ViT trained from scratch to classify images, the same under every protocol.
+
+    Takes uint8 images and normalises them itself, so that a checkpoint needs nothing beside it.
+    The last five arguments are facts of the data set: leave them out and they are taken from the
+    trainer's data module, and kept in the checkpoint.
+
+    Args:
+        patch_size: side of a square patch in pixels.
+        width: features of a token, a multiple of ``heads``.
+        depth: number of transformer layers.
+        heads: attention heads in a layer.
+        mlp_ratio: hidden width of the MLP over ``width``.
+        pool: what the classifier reads: the class ``token`` or the ``mean`` of the patches.
+        dropout: dropout rate, on tokens.
+        stochastic_depth: drop rate of the last layer's residual branches.
+        lr: peak learning rate of AdamW.
+        weight_decay: AdamW's, on matrices; norms, biases, positions and the class token have none.
+        warmup_epochs: epochs of linear warm-up before the cosine to 0.
+        compile: train through ``torch.compile``. Observed passes stay eager.
+        image_size: height and width in pixels.
+        in_channels: 1 for grey, 3 for colour.
+        num_classes: number of classes.
+        mean: mean of each channel, on the scale 0 to 1.
+        std: standard deviation of each channel, on the same scale.
+
+    Raises:
+        InputError: a value out of its range, or a data set that a checkpoint was not made for.
+    """
+
+    network: VisionTransformer
+    mean: Tensor
+    std: Tensor
+    _train_network: Callable[[Tensor], Tensor]
+
+    def __init__(
+        self,
+        patch_size: int = 4,
+        width: int = 192,
+        depth: int = 9,
+        heads: int = 12,
+        mlp_ratio: float = 2.0,
+        pool: Literal["token", "mean"] = "token",
+        dropout: float = 0.0,
+        stochastic_depth: float = 0.0,
+        lr: float = 1e-3,
+        weight_decay: float = 0.05,
+        warmup_epochs: int = 10,
+        compile: bool = False,
+        image_size: tuple[int, int] | None = None,
+        in_channels: int | None = None,
+        num_classes: int | None = None,
+        mean: tuple[float, ...] | None = None,
+        std: tuple[float, ...] | None = None,
+    ) -> None:
+        super().__init__()
+        for name, value in (("lr", lr), ("weight_decay", weight_decay), ("warmup_epochs", warmup_epochs)):
+            if value < 0:
+                raise InputError(f"model.{name} is {value}: it must not be negative")
+        self.save_hyperparameters()
+
+    def setup(self, stage: str) -> None:
+        """Take the facts of the trainer's data set, or check that they are those trained on."""
+        datamodule = getattr(self.trainer, "datamodule", None)
+        for fact in DATA_FACTS:
+            own, given = self._plain(self.hparams[fact]), getattr(datamodule, fact, None)
+            if own is None and given is None:
+                raise InputError(f"model.{fact} is not known: give a vitlocal data module, or model.{fact}")
+            # Mean and std may differ: a model goes on normalising as it was trained.
+            if own is not None and given is not None and own != given and fact not in ("mean", "std"):
+                raise InputError(
+                    f"the model has {fact} {own} but the data set has {given}: "
+                    "give the data set that the model was trained on, or leave that fact to the data set"
+                )
+            self.hparams[fact] = given if own is None else own
+
+    @staticmethod
+    def _plain(value: Any) -> Any:
+        """YAML and checkpoints give lists where the data module has tuples."""
+        return tuple(value) if isinstance(value, list) else value
+
+    def configure_model(self) -> None:
+        """Build the network, once the data set or the checkpoint has said for what images."""
+        if hasattr(self, "network"):
+            return
+        facts = self.hparams
+        mean, std = torch.tensor(facts["mean"]), torch.tensor(facts["std"])
+        if not len(mean) == len(std) == facts["in_channels"]:
+            raise InputError(f"model.mean has {len(mean)} values and std {len(std)}: give one a channel")
+        self.network = VisionTransformer(
+            image_size=tuple(facts["image_size"]),
+            **{name: facts[name] for name in ("in_channels", "num_classes", *SHAPE)},
+        )
+        # Not in the checkpoint as buffers: they are there as hyperparameters.
+        self.register_buffer("mean", mean.view(-1, 1, 1) * 255, persistent=False)
+        self.register_buffer("std", std.view(-1, 1, 1) * 255, persistent=False)
+        classes = facts["num_classes"]
+        accuracies: dict[str, Metric | MetricCollection] = {
+            "acc1": MulticlassAccuracy(classes, average="micro"),
+            "acc5": MulticlassAccuracy(classes, top_k=min(5, classes), average="micro"),
+        }
+        self.train_accuracy = MulticlassAccuracy(classes, average="micro")
+        self.val_accuracy = MetricCollection(accuracies, prefix="val/")
+        self.test_accuracy = self.val_accuracy.clone(prefix="test/")
+
+    def forward(self, images: Tensor) -> Tensor:
+        """uint8 images (B, C, H, W) to logits (B, K)."""
+        return self.network(self.normalize(images))
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """uint8 images (B, C, H, W) to floats of mean 0 and deviation 1 over the training images."""
+        return (images - self.mean) / self.std
+
+    def on_fit_start(self) -> None:
+        """Compile here, once the network is on its device."""
+        # Beside the module, not in it, so that the state dict has one network, with timm's names; and
+        # apart from the network that forward runs, so that hooks of observed passes are seen.
+        network = torch.compile(self.network) if self.hparams["compile"] else self.network
+        object.__setattr__(self, "_train_network", network)
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """Cross entropy with the batch's target probabilities."""
+        logits = self._train_network(self.normalize(batch["image"]))
+        loss = F.cross_entropy(logits, batch["target"])
+        # Against the image's own label: under mixing the image shows more than that class.
+        self.train_accuracy(logits, batch["label"])
+        size = len(logits)
+        self.log("loss", loss, prog_bar=True, logger=False, batch_size=size)
+        self.log("train/loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=size)
+        self.log("train/acc1_augmented", self.train_accuracy, on_step=False, on_epoch=True, batch_size=size)
+        self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"], batch_size=size)
+        return loss
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Plain cross entropy and accuracies, whatever the protocol."""
+        self._evaluate(batch, "val", self.val_accuracy)
+
+    def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """As in validation, on the test images."""
+        self._evaluate(batch, "test", self.test_accuracy)
+
+    def _evaluate(self, batch: dict[str, Tensor], stage: str, accuracy: MetricCollection) -> None:
+        logits = self(batch["image"])
+        accuracy.update(logits, batch["label"])
+        loss = F.cross_entropy(logits, batch["label"])
+        size = len(logits)
+        self.log(f"{stage}/loss", loss, sync_dist=True, batch_size=size)
+        self.log_dict(accuracy, prog_bar=stage == "val", on_step=False, on_epoch=True, batch_size=size)
+
+    def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        """Index, label, predicted class and its probability, each (B,)."""
+        probability, predicted = self(batch["image"]).float().softmax(-1).max(-1)
+        return {
+            "index": batch["index"],
+            "label": batch["label"],
+            "predicted": predicted,
+            "probability": probability,
+        }
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """AdamW with warm-up and cosine, stepped with the optimiser."""
+        groups = decay_groups(self.network, self.hparams["weight_decay"])
+        # Lightning refuses to clip the gradients of a fused optimiser in mixed precision.
+        fused = not self.trainer.gradient_clip_val
+        optimizer = torch.optim.AdamW(groups, lr=self.hparams["lr"], fused=fused)
+        epochs = self.trainer.max_epochs
+        if epochs is None or epochs < 1:
+            raise InputError("trainer.max_epochs is not set: the cosine schedule needs to know where it ends")
+        total = int(self.trainer.estimated_stepping_batches)
+        warmup_epochs = self.hparams["warmup_epochs"]
+        if warmup_epochs > epochs:
+            rank_zero_warn(f"the {warmup_epochs} warm-up epochs do not end within the {epochs} of training")
+        warmup = round(total * warmup_epochs / epochs)
+        schedule = LambdaLR(optimizer, lambda step: warmup_cosine(step, warmup, total))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -1,0 +1,66 @@
+"""predictions.csv: what the model says of each image."""
+
+import csv
+from collections.abc import Sequence
+from typing import Any
+
+import torch.distributed as dist
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import BasePredictionWriter
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+
+from vitlocal.data import BatchDataset
+from vitlocal.files import atomic_path
+from vitlocal.runs import writable_folder
+
+COLUMNS = ("image", "label", "predicted", "probability")
+
+
+class PredictionWriter(BasePredictionWriter):
+    """Writes ``predictions.csv`` into the run folder after ``predict``.
+
+    One row an image: its path, or its position where it has none; its label, empty where unknown;
+    the predicted class; the probability of that class.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(write_interval="epoch")
+
+    def write_on_epoch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        predictions: Sequence[Any],
+        batch_indices: Sequence[Any],
+    ) -> None:
+        """Gather the processes' predictions and write them in the images' order."""
+        found = sorted(
+            row
+            for batch in gathered(list(predictions))
+            for row in zip(*(batch[name].tolist() for name in ("index", *COLUMNS[1:])), strict=True)
+        )
+        folder = writable_folder(trainer)
+        if folder is None:
+            return
+        datamodule = getattr(trainer, "datamodule", None)
+        classes = getattr(datamodule, "class_names", None) or range(pl_module.hparams["num_classes"])
+        dataset = getattr(trainer.predict_dataloaders, "dataset", None)
+        names = dataset.images.names if isinstance(dataset, BatchDataset) else None
+        path = folder / "predictions.csv"
+        with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(COLUMNS)
+            for index, label, predicted, probability in found:
+                image = index if names is None else names[index]
+                known = "" if label < 0 else classes[label]
+                writer.writerow((image, known, classes[predicted], f"{probability:.6f}"))
+        rank_zero_info(f"vitlocal: predictions for {len(found)} images in {path}")
+
+
+def gathered(batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The batches of all processes."""
+    if not dist.is_initialized():
+        return batches
+    everyone: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(everyone, [{name: t.cpu() for name, t in batch.items()} for batch in batches])
+    return [batch for part in everyone for batch in part]

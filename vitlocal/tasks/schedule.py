@@ -1,0 +1,41 @@
+"""The learning-rate schedule and the parameters that weight decay leaves alone."""
+
+import math
+from collections.abc import Iterable
+
+from torch import nn
+
+UNDECAYED = ("pos_embed", "cls_token")
+
+
+def warmup_cosine(step: int, warmup_steps: int, total_steps: int) -> float:
+    """Share of the peak learning rate at an optimiser step, from 0.
+
+    Linear to the peak, reached at the last warm-up step, then half a cosine (Loshchilov and Hutter
+    2017) to 0 at ``total_steps``.
+
+    >>> [round(warmup_cosine(step, 2, 6), 3) for step in range(7)]
+    [0.5, 1.0, 1.0, 0.854, 0.5, 0.146, 0.0]
+    """
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+def decay_groups(network: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+    """Two parameter groups for the optimiser: matrices with weight decay, the rest without.
+
+    The rest are norms and biases (one-dimensional), positions and the class token.
+    """
+    decayed: list[nn.Parameter] = []
+    undecayed: list[nn.Parameter] = []
+    for name, parameter in trainable(network):
+        plain = parameter.ndim < 2 or name.rpartition(".")[2] in UNDECAYED
+        (undecayed if plain else decayed).append(parameter)
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": undecayed, "weight_decay": 0.0}]
+
+
+def trainable(network: nn.Module) -> Iterable[tuple[str, nn.Parameter]]:
+    """Names and parameters that get gradients."""
+    return ((name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad)
