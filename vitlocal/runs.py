@@ -15,13 +15,18 @@ def folder(root: str | Path | None, data: str, protocol: str) -> Path:
 def versions(runs: Path) -> list[Path]:
     """The run folders in ``runs``, oldest first."""
     found = [path for path in runs.glob("version_*") if path.name.removeprefix("version_").isdecimal()]
-    return sorted(found, key=lambda path: int(path.name.removeprefix("version_")))
+    return sorted(found, key=number)
 
 
-def next_version(runs: Path) -> str:
-    """The name of the folder that the next run in ``runs`` gets."""
+def number(version: Path) -> int:
+    """N of a run folder ``version_N``."""
+    return int(version.name.removeprefix("version_"))
+
+
+def next_version(runs: Path) -> int:
+    """N of the folder ``version_N`` that the next run in ``runs`` gets."""
     old = versions(runs)
-    return f"version_{int(old[-1].name.removeprefix('version_')) + 1 if old else 0}"
+    return number(old[-1]) + 1 if old else 0
 
 
 def newest_checkpoint(runs: Path, which: str) -> Path:

@@ -5,7 +5,6 @@ from itertools import combinations
 
 import pytest
 import torch
-from heads_toy import DEPTH, HEADS, ToyData, ToyModule, loader
 from lightning.pytorch import Callback, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
@@ -14,6 +13,7 @@ from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from torch import nn
 from torch.utils.data import DataLoader
 
+from tests.heads.toy import DEPTH, HEADS, ToyData, ToyModule, loader
 from vitlocal.errors import InputError
 from vitlocal.heads import LocalityMonitor
 from vitlocal.heads.summary import HEADLINES
@@ -43,7 +43,7 @@ def statistics(module, images):
                     share = 1 / (len(images) * len(places))
                     far = sum(a * math.dist(centre, place) for a, place in zip(row, places, strict=True))
                     mad[layer, head] += share * far / math.hypot(1, 2)
-                    entropy[layer, head] -= share * (row * row.log()).sum() / math.log(6)
+                    entropy[layer, head] -= share * torch.xlogy(row, row).sum() / math.log(6)
                     own[layer, head] += share * row[i]
     return {"mad": mad, "entropy": entropy, "self_mass": own}
 
@@ -100,9 +100,8 @@ def test_heads_csv_holds_what_the_heads_did(fit, tmp_path):
     snapshots = Snapshots(val.dataset.images)
     trainer = fit(LocalityMonitor(), snapshots, val=val)
     rows = read(tmp_path / "heads.csv")
-    assert list(rows[0]) == [
-        "epoch", "step", "layer", "head", "mad", "entropy", "self_mass", "mad_without_self", "class_mass", "mad_raw"
-    ]  # fmt: skip
+    header = "epoch,step,layer,head,mad,entropy,self_mass,mad_without_self,class_mass,mad_raw"
+    assert list(rows[0]) == header.split(",")
     places = [(row["epoch"], row["step"], row["layer"], row["head"]) for row in rows]
     assert places == [
         (str(epoch), str(3 * epoch), str(layer), str(head))

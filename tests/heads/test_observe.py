@@ -1,10 +1,10 @@
 import pytest
 import timm
 import torch
-from heads_toy import HEADS, ToyModule, ToyNetwork, random_attention
 from timm.models.vision_transformer import Attention as TimmAttention
 from torch import nn
 
+from tests.heads.toy import HEADS, ToyModule, ToyNetwork, random_attention
 from vitlocal.errors import InputError
 from vitlocal.heads import HeadStatistics, find_attention, find_network, head_statistics, observe
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any, get_args
 
 import torch
@@ -19,6 +18,7 @@ from vitlocal.heads import summary, tensorboard
 from vitlocal.heads.functional import ClassToken, Unit
 from vitlocal.heads.observation import Observation
 from vitlocal.heads.observe import find_attention, find_network
+from vitlocal.runs import writable_folder
 
 Batch = dict[str, Tensor]
 
@@ -229,15 +229,15 @@ class LocalityMonitor(Callback):
     def _write(self, trainer: Trainer, observation: Observation, epoch: int, step: int) -> dict[str, float]:
         """Put an observation into ``heads.csv`` and TensorBoard's figures; give the values to log."""
         # Collective under DDP: in all processes.
-        layers, folder = observation.compute(), trainer.log_dir or trainer.default_root_dir
+        layers, folder = observation.compute(), writable_folder(trainer)
         if not trainer.strategy.reduce(observation.images.clone(), reduce_op="sum"):
             raise InputError(
                 "locality.max_images chose images that no batch held: "
                 "batch['index'] must be the image's position in its data set, or one of data set's positions"
             )
         if trainer.is_global_zero:
-            if not trainer.fast_dev_run:  # type: ignore[attr-defined]
-                table = EpochTable(Path(folder) / self._file_name(trainer), summary.COLUMNS)
+            if folder is not None:
+                table = EpochTable(folder / self._file_name(trainer), summary.COLUMNS)
                 table.write(epoch, summary.rows(layers, step))
             for logger in trainer.loggers:
                 if isinstance(logger, TensorBoardLogger):
@@ -252,9 +252,9 @@ class LocalityMonitor(Callback):
     def _file_name(self, trainer: Trainer) -> str:
         """``heads.csv``, but an evaluation after ``fit`` leaves the table of the training alone."""
         function = trainer.state.fn
-        if function == TrainerFn.FITTING or not self._fitted:
+        if function is None or function == TrainerFn.FITTING or not self._fitted:
             return "heads.csv"
-        return f"heads_{function}.csv"
+        return f"heads_{function.value}.csv"
 
 
 @contextmanager

@@ -1,5 +1,8 @@
 """A training protocol: which augmentations, in which order, under which name."""
 
+from typing import Literal
+
+from vitlocal.errors import InputError
 from vitlocal.protocol.auto_augment import AutoAugment
 from vitlocal.protocol.base import Augmentation
 from vitlocal.protocol.color_jitter import ColorJitter
@@ -15,7 +18,8 @@ class Protocol:
 
     Args:
         crop_flip: random crop and horizontal flip.
-        photometric: AutoAugment or ColorJitter.
+        photometric: AutoAugment or ColorJitter; ``auto``: the one that the data set asks for, which the
+            command line puts in its place.
         mixing: CutMix, MixUp or Cutout.
         label_smoothing: softened targets.
     """
@@ -24,7 +28,7 @@ class Protocol:
         self,
         # jsonargparse reads this default from the signature; components keep no state, so it can be shared.
         crop_flip: CropFlip | None = CropFlip(),  # noqa: B008
-        photometric: Augmentation | None = None,
+        photometric: Augmentation | Literal["auto"] | None = None,
         mixing: Augmentation | None = None,
         label_smoothing: LabelSmoothing | None = None,
     ) -> None:
@@ -34,7 +38,13 @@ class Protocol:
         self.label_smoothing = label_smoothing
 
     def callbacks(self) -> list[Augmentation]:
-        """Return the components that there are, in the order they are applied."""
+        """Return the components that there are, in the order they are applied.
+
+        Raises:
+            InputError: the photometric one is still ``auto``.
+        """
+        if self.photometric == "auto":
+            raise InputError("protocol.photometric is 'auto': outside the command line, give the component")
         components = (self.crop_flip, self.photometric, self.mixing, self.label_smoothing)
         return [component for component in components if component is not None]
 

@@ -168,7 +168,9 @@ class Classification(LightningModule):
         loss = F.cross_entropy(logits, batch["label"])
         size = len(logits)
         self.log(f"{stage}/loss", loss, sync_dist=True, batch_size=size)
-        self.log_dict(accuracy, prog_bar=stage == "val", on_step=False, on_epoch=True, batch_size=size)
+        for name, metric in accuracy.items(keep_base=False):
+            shown = name == "val/acc1"
+            self.log(name, metric, prog_bar=shown, on_step=False, on_epoch=True, batch_size=size)
 
     def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
         """Index, label, predicted class and its probability, each (B,)."""

@@ -17,7 +17,7 @@ class ToyAttention(nn.Module):
 
     def probabilities(self, x):
         query, key = self.qk(x).unflatten(-1, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        return (4 * query @ key.transpose(-2, -1)).softmax(-1).float()
+        return (2 * query @ key.transpose(-2, -1)).softmax(-1).float()
 
     def forward(self, x):
         value = x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
@@ -40,7 +40,7 @@ class ToyNetwork(nn.Module):
         x = self.embed(images).flatten(2).transpose(1, 2)
         x = F.pad(x, (0, 0, self.num_prefix_tokens, 0)) + self.positions
         for layer in self.layers:
-            x = x + self.dropout(layer(x))
+            x = x + self.dropout(layer(F.layer_norm(x, (WIDTH,))))
         return self.head(x.mean(1))
 
 
@@ -48,7 +48,7 @@ class ToyModule(LightningModule):
     def __init__(self):
         super().__init__()
         self.network = ToyNetwork()
-        self.losses, self.lr = [], 0.5
+        self.losses, self.lr = [], 0.1
 
     def forward(self, images):
         return self.network(images.float() / 255)

@@ -2,8 +2,8 @@ import math
 
 import pytest
 import torch
-from heads_toy import random_attention
 
+from tests.heads.toy import random_attention
 from vitlocal.errors import InputError
 from vitlocal.heads import functional as heads
 

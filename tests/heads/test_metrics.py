@@ -2,8 +2,8 @@ import pickle
 
 import pytest
 import torch
-from heads_toy import random_attention
 
+from tests.heads.toy import random_attention
 from vitlocal import heads
 
 GRID, PREFIX, HEADS = (2, 3), 1, 2

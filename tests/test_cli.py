@@ -1,0 +1,190 @@
+"""The command line, from end to end on small data."""
+
+import csv
+import os
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from vitlocal.cli import main
+
+SMALL = ["--model.width=16", "--model.depth=2", "--model.heads=2", "--data.batch_size=8"]
+QUIET = [
+    "--trainer.enable_progress_bar=false",
+    "--trainer.enable_model_summary=false",
+    "--trainer.accelerator=cpu",
+]
+
+
+@pytest.fixture
+def fit(tmp_path, monkeypatch, npz_file):
+    """Run ``fit`` on a small data set in the test's folder; gives the run's folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*args, protocol="modern.yaml", command="fit"):
+        before = set(tmp_path.glob("lightning_logs/*/version_*"))
+        data = ["--config", "npz.yaml", f"--data.path={npz_file}", "--config", protocol]
+        main([command, *data, *SMALL, *QUIET, "--trainer.max_epochs=2", *args])
+        new = set(tmp_path.glob("lightning_logs/*/version_*")) - before
+        assert len(new) <= 1
+        return new.pop() if new else None
+
+    return run
+
+
+def table(path):
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def losses(run):
+    rows = table(run / "metrics.csv")
+    assert len(rows) == 2
+    return [(row["train/loss"], row["val/loss"]) for row in rows]
+
+
+def refused(args, capsys):
+    """The words with which ``args`` are refused: no traceback, an exit code that is not 0."""
+    with pytest.raises(SystemExit) as caught:
+        main(args)
+    assert caught.value.code not in (0, None)
+    said = capsys.readouterr().err
+    return caught.value.code if isinstance(caught.value.code, str) else said
+
+
+def test_a_run_and_its_replay(fit):
+    run = fit()
+    assert run.parts[-2:] == ("blobs-modern", "version_0")
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    heads = table(run / "heads.csv")
+    assert len(heads) == 3 * 2 * 2  # epochs 0, 1 and 2; layers; heads
+    saved = run / "config.yaml"
+    main(["fit", "--config", str(saved)])
+    again = run.with_name("version_1")
+    assert losses(again) == losses(run)
+    assert table(again / "heads.csv") == heads
+    assert yaml.safe_load((again / "config.yaml").read_text()) == yaml.safe_load(saved.read_text())
+    other = fit("--seed_everything=1")
+    assert losses(other) != losses(run)
+
+
+def test_watching_the_heads_changes_nothing(fit):
+    watched, unwatched = fit(), fit("--locality=null")
+    assert losses(watched) == losses(unwatched)
+    assert (watched / "heads.csv").exists() and not (unwatched / "heads.csv").exists()
+    # Nor does it matter how often.
+    assert losses(fit("--locality.every_n_epochs=2", "--locality.before_training=false")) == losses(watched)
+
+
+def test_components_are_switched_one_by_one(fit):
+    run = fit("--protocol.mixing=null")
+    assert run.parent.name == "blobs-cropflip+autoaugment+labelsmoothing"
+    assert yaml.safe_load((run / "config.yaml").read_text())["protocol"]["mixing"] is None
+    assert fit("--protocol.photometric=ColorJitter").parent.name == "blobs-modern"
+    assert fit("--protocol.mixing=MixUp").parent.name == "blobs-cropflip+autoaugment+mixup+labelsmoothing"
+    assert fit(protocol="baseline.yaml").parent.name == "blobs-baseline"
+
+
+def test_evaluating_a_run(fit, capsys):
+    fit()
+    capsys.readouterr()
+    tested = fit("--ckpt_path=best", command="test")
+    assert "test/acc1" in capsys.readouterr().out
+    assert tested.parent.name == "blobs-modern-test"
+    assert len(table(tested / "heads.csv")) == 4
+    fit("--ckpt_path=last", command="validate")
+    assert "val/acc5" in capsys.readouterr().out
+    # A checkpoint knows its own shape.
+    path = "lightning_logs/blobs-modern/version_0/checkpoints/last.ckpt"
+    predicted = fit(f"--ckpt_path={path}", "--model.width=32", command="predict")
+    rows = table(predicted / "predictions.csv")
+    assert len(rows) == 7 and set(rows[0]) == {"image", "label", "predicted", "probability"}
+
+
+def test_last_goes_on_in_the_same_run(fit):
+    straight = fit("--trainer.max_epochs=3")
+    run = fit("--trainer.max_epochs=3", "--trainer.limit_train_batches=3")
+    table_before = table(run / "metrics.csv")
+    assert fit("--trainer.max_epochs=4", "--ckpt_path=last") is None
+    rows = table(run / "metrics.csv")
+    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
+    assert rows[:3] == table_before
+    assert {row["epoch"] for row in table(run / "heads.csv")} == {"0", "1", "2", "3", "4"}
+    assert "ckpt_path: null" in (run / "config.yaml").read_text()
+    assert table(straight / "metrics.csv") == table_before
+
+
+def test_without_a_logger_the_tables_are_still_written(fit):
+    run = fit("--trainer.logger=false")
+    assert {"heads.csv", "metrics.csv", "checkpoints", "config.yaml"} == {path.name for path in run.iterdir()}
+
+
+def test_a_checkpoint_callback_can_follow_locality(fit):
+    run = fit("--checkpoint.monitor=locality/mad_min", "--checkpoint.mode=min")
+    assert (run / "checkpoints" / "best.ckpt").exists()
+
+
+def test_a_dry_run_writes_no_tables(fit, tmp_path):
+    fit("--trainer.fast_dev_run=1")
+    assert not list(tmp_path.rglob("*.csv"))
+
+
+def test_digits_are_the_default(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", "modern.yaml", "--print_config"])
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert printed["data"]["class_path"] == "vitlocal.data.Digits"
+    assert printed["protocol"]["crop_flip"]["init_args"] == {"padding": 4, "flip": False}
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", "modern.yaml", "--data=CIFAR10", "--print_config"])
+    # Another data set is not trained with the digits' model.
+    assert yaml.safe_load(capsys.readouterr().out)["model"]["width"] == 192
+
+
+def test_a_file_of_ones_own_goes_before_a_shipped_one(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "modern.yaml").write_text("protocol: {label_smoothing: {epsilon: 0.3}}\n")
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", "modern.yaml", "--print_config"])
+    protocol = yaml.safe_load(capsys.readouterr().out)["protocol"]
+    assert protocol["label_smoothing"]["init_args"]["epsilon"] == 0.3 and protocol["mixing"] is None
+
+
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        (["--config", "nosuch.yaml"], "shipped are baseline.yaml, cifar10.yaml"),
+        (["--ckpt_path=best"], "no run in lightning_logs/digits-baseline has a best.ckpt"),
+        (["--protocol.mixing=CutMix", "--protocol.mixing.probability=3"], "probability=3.0 is given"),
+        (["--model.patch_size=5"], "patch_size is 5 and the images are 32x32"),
+        (["--model.colour=red"], "model.colour"),
+        (["--data.batch_size=0"], "batch_size=0"),
+        (["--locality.unit=miles"], "grid"),
+        (["--trainer.max_epochs=many"], "max_epochs"),
+    ],
+)
+def test_wrong_input_is_refused_in_words(args, sentence, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = refused(["fit", *args, *QUIET], capsys)
+    assert sentence in said and "Traceback" not in said
+
+
+def test_two_processes_train_from_the_same_command(tmp_path, npz_file):
+    command = [sys.executable, "-m", "vitlocal", "fit", "--config", "npz.yaml", f"--data.path={npz_file}"]
+    command += ["--config", "modern.yaml", *SMALL, *QUIET, "--trainer.max_epochs=2"]
+    command += ["--trainer.strategy=ddp", "--trainer.devices=2"]
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    (run,) = tmp_path.glob("lightning_logs/*/version_*")
+    assert len(table(run / "metrics.csv")) == 2
+    assert len(table(run / "heads.csv")) == 12

@@ -1,0 +1,100 @@
+"""Every shipped YAML is parsed against the real signatures and runs a step, under either protocol."""
+
+import csv
+import io
+import zipfile
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from vitlocal import config_files
+from vitlocal.cli import main
+from vitlocal.data import CIFAR10, CIFAR100, Images, Splits
+
+PROTOCOLS = ["baseline.yaml", "modern.yaml"]
+DATA = sorted(set(config_files.shipped()) - set(PROTOCOLS))
+
+
+def random_images(count, classes):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (count, 3, 32, 32), dtype=np.uint8)
+    return Images(images, np.arange(count) % classes)
+
+
+@pytest.fixture
+def data_flags(tmp_path, monkeypatch, npz_file):
+    """The flags that point each data YAML at a small data set; CIFAR's archives are random images."""
+    for module, classes in ((CIFAR10, 10), (CIFAR100, 100)):
+        names = tuple(str(label) for label in range(classes))
+        images = random_images(130, classes)
+        splits = Splits("random images", names, train=images, test=images)
+        monkeypatch.setattr(module, "fetch", lambda self: None)
+        monkeypatch.setattr(module, "load", lambda self, splits=splits: splits)
+    picture = Image.fromarray(random_images(1, 1).images[0].transpose(1, 2, 0)).resize((64, 64))
+    jpeg = io.BytesIO()
+    picture.save(jpeg, "JPEG")
+    with zipfile.ZipFile(tmp_path / "tiny.zip", "w") as archive:
+        archive.writestr("tiny-imagenet-200/wnids.txt", "n01\nn02\n")
+        archive.writestr("tiny-imagenet-200/words.txt", "n01\tone\nn02\ttwo\n")
+        archive.writestr("tiny-imagenet-200/val/val_annotations.txt", "v.JPEG\tn01\t0\t0\t1\t1\n")
+        for name in ("val/images/v", "train/n01/images/a", "train/n02/images/b"):
+            archive.writestr(f"tiny-imagenet-200/{name}.JPEG", jpeg.getvalue())
+    for split in ("train", "val"):
+        for label in ("cat", "dog"):
+            (tmp_path / "pets" / split / label).mkdir(parents=True)
+            picture.save(tmp_path / "pets" / split / label / "1.png")
+    return {
+        "digits.yaml": [],
+        "cifar10.yaml": [],
+        "cifar100.yaml": [],
+        "tiny_imagenet.yaml": [f"--data.path={tmp_path / 'tiny.zip'}"],
+        "npz.yaml": [f"--data.path={npz_file}"],
+        "image_folder.yaml": [f"--data.path={tmp_path / 'pets'}"],
+    }
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("data", DATA)
+def test_a_protocol_on_a_data_set_runs_a_step(data, protocol, data_flags, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    short = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=1", "--trainer.limit_val_batches=1"]
+    small = ["--model.depth=2", "--model.width=24", "--data.batch_size=4", "--trainer.accelerator=cpu"]
+    quiet = ["--trainer.enable_progress_bar=false", "--trainer.logger=false"]
+    main(["fit", "--config", data, *data_flags[data], "--config", protocol, *short, *small, *quiet])
+    (run,) = tmp_path.glob("lightning_logs/*/version_0")
+    assert run.parent.name.endswith(f"-{protocol.removesuffix('.yaml')}")
+    with (run / "metrics.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert float(row["train/loss"]) > 0 and float(row["val/loss"]) > 0
+
+
+@pytest.mark.parametrize("data", DATA)
+def test_the_order_of_protocol_and_data_does_not_matter(data, data_flags, capsys):
+    printed = []
+    for order in ((data, "modern.yaml"), ("modern.yaml", data)):
+        configs = [word for name in order for word in ("--config", name)]
+        with pytest.raises(SystemExit):
+            main(["fit", *configs, *data_flags[data], "--print_config"])
+        printed.append(yaml.safe_load(capsys.readouterr().out))
+    assert printed[0] == printed[1]
+    wanted = "ColorJitter" if data == "tiny_imagenet.yaml" else "AutoAugment"
+    assert printed[0]["protocol"]["photometric"]["class_path"] == f"vitlocal.protocol.{wanted}"
+    assert printed[0]["protocol"]["mixing"]["class_path"] == "vitlocal.protocol.CutMix"
+
+
+def test_protocols_differ_in_the_protocol_alone(capsys):
+    printed = []
+    for protocol in PROTOCOLS:
+        with pytest.raises(SystemExit):
+            main(["fit", "--config", "cifar100.yaml", "--config", protocol, "--print_config"])
+        printed.append(yaml.safe_load(capsys.readouterr().out))
+    assert printed[0].pop("protocol") != printed[1].pop("protocol")
+    assert printed[0] == printed[1]
+
+
+@pytest.mark.parametrize("name", sorted(config_files.shipped()))
+def test_a_header_gives_the_command(name):
+    header = config_files.shipped()[name].read_text().split("\n\n")[0]
+    assert header.startswith("# ") and "python -m vitlocal fit" in header and name in header
