@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
-from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
+from jsonargparse import ActionConfigFile
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -19,7 +19,7 @@ from vitlocal.heads import LocalityMonitor
 from vitlocal.protocol import Protocol
 from vitlocal.tasks import Classification, EpochMetrics, PredictionWriter
 
-DIGITS_NOTE = "vitlocal: this runs on the embedded handwritten digits; --config cifar100.yaml gives the paper's CIFAR-100"
+DIGITS_NOTE = "vitlocal: on the embedded digits; --config cifar100.yaml gives the paper's CIFAR-100"
 
 
 class ConfigFile(ActionConfigFile):
