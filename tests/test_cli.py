@@ -1,9 +1,6 @@
 """The command line, from end to end on small data."""
 
 import csv
-import os
-import subprocess
-import sys
 
 import pytest
 import yaml
@@ -57,7 +54,11 @@ def refused(args, capsys):
 def test_a_run_and_its_replay(fit):
     run = fit()
     assert run.parts[-2:] == ("blobs-modern", "version_0")
-    assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {
+        "best.ckpt",
+        "last.ckpt",
+        "last.previous.ckpt",
+    }
     heads = table(run / "heads.csv")
     assert len(heads) == 3 * 2 * 2  # epochs 0, 1 and 2; layers; heads
     saved = run / "config.yaml"
@@ -172,19 +173,11 @@ def test_wrong_input_is_refused_in_words(args, sentence, capsys, tmp_path, monke
     assert sentence in said and "Traceback" not in said
 
 
-def test_two_processes_train_from_the_same_command(tmp_path, npz_file):
-    command = [sys.executable, "-m", "vitlocal", "fit", "--config", "npz.yaml", f"--data.path={npz_file}"]
-    command += ["--config", "modern.yaml", *SMALL, *QUIET, "--trainer.max_epochs=2"]
-    command += ["--trainer.strategy=ddp", "--trainer.devices=2"]
-    done = subprocess.run(
-        command,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=200,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr
-    (run,) = tmp_path.glob("lightning_logs/*/version_*")
-    assert len(table(run / "metrics.csv")) == 2
-    assert len(table(run / "heads.csv")) == 12
+def test_control_c_ends_a_run_without_a_traceback(fit, monkeypatch, capsys):
+    def interrupted(self, batch, batch_idx):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vitlocal.tasks.Classification.training_step", interrupted)
+    with pytest.raises(SystemExit) as caught:
+        fit()
+    assert caught.value.code == 1 and "Traceback" not in capsys.readouterr().err

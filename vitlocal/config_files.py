@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import yaml
+
 from vitlocal.errors import InputError
 
 # In a wheel the files are inside the package; in a checkout they are the folder beside it.
@@ -22,6 +24,8 @@ def find(name: str) -> Path:
     """
     if Path(name).is_file():
         return Path(name)
+    if Path(name).is_dir():
+        raise InputError(f"config {name} is a folder: give a YAML file")
     files = shipped()
     if name not in files:
         raise InputError(
@@ -29,3 +33,29 @@ def find(name: str) -> Path:
             f"shipped are {', '.join(files) or 'none'}"
         )
     return files[name]
+
+
+def check(path: Path) -> None:
+    """Refuse a file that is no YAML mapping.
+
+    Raises:
+        InputError: it can't be read, or holds something else.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"config {path} can't be read ({error.strerror}): make it readable") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"config {path} is not text: give a YAML file in UTF-8") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" line {mark.line + 1}, column {mark.column + 1}:" if mark else ""
+        what = getattr(error, "problem", None) or " ".join(str(error).split())
+        raise InputError(f"config {path},{where} {what}; give plain YAML") from error
+    # PyYAML's own constructors: a date of month 13, a number of a digit too many, a loop of aliases.
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"config {path} holds a value that can't be read ({error}): mend it") from error
+    if content is None:
+        raise InputError(f"config {path} is empty: give a mapping of keys to values")
+    if not isinstance(content, dict):
+        raise InputError(f"config {path} holds a {type(content).__name__}: give a mapping of keys to values")

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,13 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: str | Path) -> None:
+    """Remove the temporary files that a killed process left in ``folder`` and below."""
+    for path in Path(folder).rglob(".*.tmp*"):
+        if re.fullmatch(r"\..+\.\d+\.tmp(\.\w+)?", path.name):
+            path.unlink(missing_ok=True)
 
 
 class EpochTable:

@@ -1,10 +1,13 @@
 """Where runs go: ``lightning_logs/<data>-<protocol>/version_N``."""
 
+from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
+import torch.distributed as dist
 from lightning.pytorch import Trainer
 
-from vitlocal.errors import InputError
+T = TypeVar("T")
 
 
 def folder(root: str | Path | None, data: str, protocol: str) -> Path:
@@ -29,19 +32,16 @@ def next_version(runs: Path) -> int:
     return number(old[-1]) + 1 if old else 0
 
 
-def newest_checkpoint(runs: Path, which: str) -> Path:
-    """The checkpoint ``best`` or ``last`` of the newest run in ``runs`` that has one.
-
-    Raises:
-        InputError: no run has one.
-    """
-    for version in reversed(versions(runs)):
-        checkpoint = version / "checkpoints" / f"{which}.ckpt"
-        if checkpoint.is_file():
-            return checkpoint
-    raise InputError(
-        f"ckpt_path {which}: no run in {runs} has a {which}.ckpt; train one with fit, or give a file's path"
-    )
+def remove_unbegun(version: Path) -> None:
+    """Remove the folder of a run that never began, and what TensorBoard's logger has put into it."""
+    files = list(version.glob("*"))
+    if not files or not all(file.name.startswith(("events.out.tfevents.", "hparams.yaml")) for file in files):
+        return
+    for file in files:
+        file.unlink()
+    with suppress(OSError):  # another run is in it
+        for folder in (version, version.parent, version.parent.parent):
+            folder.rmdir()
 
 
 def writable_folder(trainer: Trainer) -> Path | None:
@@ -52,3 +52,12 @@ def writable_folder(trainer: Trainer) -> Path | None:
     folder = trainer.log_dir or trainer.default_root_dir
     dry_run: int | bool = trainer.fast_dev_run  # type: ignore[attr-defined]
     return Path(folder) if trainer.is_global_zero and not dry_run else None
+
+
+def gathered(value: T) -> list[T]:
+    """What every process passes, in the order of their ranks; call it in all of them."""
+    if not dist.is_initialized():
+        return [value]
+    everyone: list[T] = [value] * dist.get_world_size()
+    dist.all_gather_object(everyone, value)
+    return everyone

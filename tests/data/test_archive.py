@@ -85,3 +85,63 @@ def test_damaged_member_is_named(tmp_path):
         assert archive.read("good") == b"good"
         with pytest.raises(InputError, match=r"bad in .*damaged\.zip can't be read"):
             archive.read("bad")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("../evil", "a/../../evil", "a/..", "..", "/evil", "//evil"),
+        *("..\\evil", "a\\..\\..\\evil", "\\evil", "C:/evil", "C:evil"),
+    ],
+)
+def test_members_that_point_outside_are_refused(tmp_path, name):
+    with zipfile.ZipFile(tmp_path / "evil.zip", "w") as file:
+        file.writestr("good", b"good")
+        file.writestr(name, b"evil")
+    with pytest.raises(InputError) as error:
+        Archive(tmp_path / "evil.zip")
+    assert f"a member {name!r}, which points outside of it" in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["..a", "a..", "a/..b/c", "a...b/c", ".hidden/x", "ab:c", "a b/c"])
+def test_names_with_dots_are_names(tmp_path, name):
+    with zipfile.ZipFile(tmp_path / "good.zip", "w") as file:
+        file.writestr(name, b"good")
+    with Archive(tmp_path / "good.zip") as archive:
+        assert archive.read(name) == b"good"
+
+
+def test_encrypted_and_unknown_members_are_named(archive):
+    whole = archive.read_bytes()
+    entry = whole.rindex(b"PK\x01\x02")  # of words.txt in the central directory
+    for offset, value in ((8, 1), (10, 77)):  # the flag of encryption, and a method that does not exist
+        content = bytearray(whole)
+        content[entry + offset] = value
+        content[len(whole[: whole.index(b"words.txt")]) - 30 + offset - 2] = value
+        archive.write_bytes(content)
+        with Archive(archive) as opened, pytest.raises(InputError, match=r"words\.txt in .* can't be read"):
+            opened.read("words.txt")
+
+
+def test_what_is_no_file_is_left_out(folder):
+    os.mkfifo(folder / "pipe.jpeg")
+    assert "pipe.jpeg" not in Archive(folder).names
+
+
+def test_names_that_are_not_utf8(folder):
+    (folder / os.fsdecode(b"\xff.jpeg")).touch()
+    with pytest.raises(InputError, match="whose name is not UTF-8: rename it"):
+        Archive(folder)
+
+
+def test_links_in_a_circle(folder):
+    (folder / "top/loop").symlink_to(folder)
+    with pytest.raises(InputError, match="Too many levels of symbolic links"):
+        Archive(folder)
+
+
+def test_huge_files_are_not_read(folder):
+    with (folder / "huge").open("wb") as file:
+        file.truncate(2**40)  # takes no room
+    with Archive(folder) as archive, pytest.raises(InputError, match=f"huge in .* has {2**40} bytes"):
+        archive.read("huge")

@@ -29,6 +29,11 @@ def folder(tmp_path):
     return folder
 
 
+def kept(folder):
+    """What the cache of ``folder`` holds, but for its lock files."""
+    return [file for file in folder.with_name("set.vitlocal").iterdir() if file.suffix != ".lock"]
+
+
 LISTING = Listing(["0.png", "1.png", "2.png"], [0, 1, -1])
 
 
@@ -82,7 +87,7 @@ def test_images_are_mapped_from_the_cache(folder):
 
 def test_decoded_once(folder):
     decoded(folder)
-    (cache,) = folder.with_name("set.vitlocal").iterdir()
+    (cache,) = kept(folder)
     marked = np.load(cache)
     marked[0] = 77
     np.save(cache, marked)
@@ -95,7 +100,7 @@ def test_a_changed_source_is_decoded_anew(folder):
     new = decoded(folder).images
     assert (new[[0, 2]] == old[[0, 2]]).all()
     assert (new[1] != old[1]).any()
-    assert len(list(folder.with_name("set.vitlocal").iterdir())) == 1
+    assert len(kept(folder)) == 1
 
 
 def test_sizes_and_listings_do_not_meet(folder):
@@ -108,19 +113,19 @@ def test_sizes_and_listings_do_not_meet(folder):
     assert len(files) == 4
     assert decoded(folder, size=4).images.shape == (3, 3, 4, 4)
     assert decoded(folder, size=8).images.shape == (3, 3, 8, 8)
-    assert len(list(folder.with_name("set.vitlocal").iterdir())) == 2
+    assert len(kept(folder)) == 2
 
 
 def test_failed_decoding_leaves_no_cache(folder):
     (folder / "2.png").write_bytes(b"no image")
     with pytest.raises(InputError, match=r"2\.png in .*set can't be decoded"):
         decoded(folder)
-    assert list(folder.with_name("set.vitlocal").iterdir()) == []
+    assert kept(folder) == []
 
 
 def test_damaged_cache_is_named(folder):
     decoded(folder)
-    (cache,) = folder.with_name("set.vitlocal").iterdir()
+    (cache,) = kept(folder)
     cache.write_bytes(cache.read_bytes()[:150])
     with pytest.raises(InputError, match=r"train-8px-.*\.npy can't be read .*: delete it"):
         decoded(folder)
@@ -139,3 +144,22 @@ def test_where_nothing_can_be_written_memory_is_used(folder):
         images = decoded(folder)
     assert not isinstance(images.images, np.memmap)
     assert (images.images == expected).all()
+
+
+def test_what_a_killed_process_left_is_removed(folder):
+    cache = folder.with_name("set.vitlocal")
+    cache.mkdir()
+    (cache / ".train-8px-0123456789abcdef.4711.tmp.npy").write_bytes(b"half")
+    (cache / ".train-16px-0123456789abcdef.4711.tmp.npy").write_bytes(b"another size: another process's")
+    decoded(folder)
+    assert sorted(file.name.split("-")[1] for file in kept(folder)) == ["16px", "8px"]
+    assert len([file for file in kept(folder) if file.name.startswith("train-8px-")]) == 1
+
+
+@pytest.mark.parametrize("header", [b"", b"\x93NUMPY\x01\x00\xff\xff{", b"\x93NUMPY\x09\x00v\x00"])
+def test_any_damage_to_the_cache_is_named(folder, header):
+    decoded(folder)
+    (cache,) = kept(folder)
+    cache.write_bytes(header + cache.read_bytes()[len(header) :] if header else b"")
+    with pytest.raises(InputError, match=r"\.npy can't be read .*: delete it"):
+        decoded(folder)

@@ -1,10 +1,12 @@
+import io
 import re
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from vitlocal.data import NPZ
+from vitlocal.data import NPZ, npz
 from vitlocal.errors import InputError
 
 
@@ -118,3 +120,24 @@ def test_wrong_files_are_explained(tmp_path):
         (tmp_path / "cut.npz").write_bytes(content)
         with pytest.raises(InputError, match=r"cut\.npz can't be read"):
             NPZ(str(tmp_path / "cut.npz")).setup()
+
+
+def test_more_than_the_memory_is_not_unpacked(tmp_path, monkeypatch):
+    path = saved(tmp_path)
+    size = sum(member.file_size for member in zipfile.ZipFile(path).infolist())
+    monkeypatch.setattr(npz, "MEMORY", size)
+    NPZ(path).setup()
+    monkeypatch.setattr(npz, "MEMORY", size - 1)
+    with pytest.raises(InputError, match=f"unpacks to {size} bytes, more than this machine's memory"):
+        NPZ(path).setup()
+
+
+def test_an_array_that_claims_more_than_it_has(tmp_path):
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "|u1", "fortran_order": False, "shape": (10**13, 8, 8)}
+    )
+    with zipfile.ZipFile(tmp_path / "claims.npz", "w") as file:
+        file.writestr("train_images.npy", header.getvalue() + bytes(1000))
+    with pytest.raises(InputError, match=r"claims\.npz can't be read"):
+        NPZ(str(tmp_path / "claims.npz")).setup()

@@ -46,7 +46,19 @@ def test_kept_values_are_used_and_other_keys_are_not(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", ["", "[1, 2]", "{}", '{"mean": [0.5], "std": [0.5]}', '{"mean": 1, "std": 1}']
+    "content",
+    [
+        "",
+        "[1, 2]",
+        "{}",
+        "[" * 100_000,
+        '{"mean": [0.5], "std": [0.5]}',
+        '{"mean": 1, "std": 1}',
+        '{"mean": [NaN, 0, 0], "std": [1, 1, 1]}',
+        '{"mean": [0, 0, 0], "std": [1, 1, 0]}',
+        f'{{"mean": [{10**400}, 0, 0], "std": [1, 1, 1]}}',
+    ],
+    ids=lambda content: content[:30],
 )
 def test_damaged_file_is_made_anew(tmp_path, content):
     path = tmp_path / "mean_std-one.json"

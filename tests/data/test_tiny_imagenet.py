@@ -1,25 +1,23 @@
 import io
 import shutil
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.data import official
+from tests.data.bad_server import BadServer
+from tests.data.official import jpeg
 from vitlocal.data import TinyImageNet
+from vitlocal.data import archive as archives
 from vitlocal.errors import InputError
 
 ROOT = "tiny-imagenet-200"
 WNIDS = ["n03", "n01", "n02"]
-
-
-def jpeg(seed, mode="RGB"):
-    shape = (64, 64, 3) if mode == "RGB" else (64, 64)
-    small = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(small).save(buffer, "JPEG")
-    return buffer.getvalue()
 
 
 def official_files():
@@ -134,3 +132,87 @@ def test_missing_or_cut_archive(tmp_path, archive):
     Path(archive).write_bytes(content[:-100])
     with pytest.raises(InputError, match="download or copy it again"):
         TinyImageNet(path=archive).setup()
+
+
+@pytest.fixture
+def remote(tmp_path, monkeypatch):
+    """A small official archive, ``made.zip``, which the module takes for the real one."""
+    remote = official.tiny_imagenet(tmp_path / "made.zip")
+    monkeypatch.setattr(TinyImageNet, "remote", remote)
+    return remote
+
+
+def test_download(remote, tmp_path):
+    path = tmp_path / "data" / remote.name
+    with BadServer((tmp_path / "made.zip").read_bytes()) as server:
+        sources = [server.url("wrong_bytes"), server.url("good")]
+        data = TinyImageNet(path=str(path), sources=sources)
+        data.prepare_data()
+        assert [fault for fault, _ in server.requests] == ["wrong_bytes", "good"]
+        TinyImageNet(path=str(path), sources=sources).prepare_data()
+        assert len(server.requests) == 2
+    assert path.read_bytes() == (tmp_path / "made.zip").read_bytes()
+    assert data.class_names == ("n01", "n02")
+    assert len(data.train_dataloader().dataset) == 8
+
+
+@pytest.mark.parametrize("download", [True, False])
+def test_without_a_download_the_place_is_named(remote, tmp_path, download):
+    sources = ["http://127.0.0.1:9/tiny.zip"]  # nobody listens there
+    path = tmp_path / "data" / remote.name
+    data = TinyImageNet(path=str(path), sources=sources, download=download)
+    with pytest.raises(InputError) as error:
+        data.prepare_data()
+    wanted = f"put {remote.name} with MD5 {remote.md5} into {tmp_path / 'data'} by hand"
+    assert wanted in str(error.value)
+    assert ("Connection refused" if download else "download=false") in str(error.value)
+
+
+def test_other_names_are_not_downloaded(remote, tmp_path):
+    with BadServer(b"x") as server:
+        data = TinyImageNet(path=str(tmp_path / "sample.zip"), sources=[server.url("good")])
+        with pytest.raises(InputError, match=r"there is no .*sample\.zip"):
+            data.prepare_data()
+        assert server.requests == []
+
+
+def test_published_facts():
+    remote = TinyImageNet.remote
+    assert (remote.name, remote.size) == ("tiny-imagenet-200.zip", 248100043)
+    assert remote.md5 == "90528d7ca1a48142e341f4ef8d21d0de"
+    assert remote.sources == ("http://cs231n.stanford.edu/tiny-imagenet-200.zip",)
+
+
+def png_claiming(width, height):
+    """A PNG file whose header claims a size that its few bytes of pixels do not have."""
+    buffer = io.BytesIO()
+    Image.new("L", (2, 2)).save(buffer, "PNG")
+    content = bytearray(buffer.getvalue())
+    content[16:24] = struct.pack(">II", width, height)
+    content[29:33] = struct.pack(">I", zlib.crc32(bytes(content[12:29])))
+    return bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (png_claiming(10_000, 10_000), "can't be decoded .*decompression bomb"),
+        (png_claiming(60_000, 60_000), "can't be decoded .*decompression bomb"),
+        (png_claiming(2_000_000, 1), "is 2000000x1, too long to resize its shorter side to 64"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n", "can't be decoded .*cannot identify"),
+    ],
+    ids=["large", "huge", "long", "postscript"],
+)
+def test_absurd_images_are_named(tmp_path, content, message):
+    name = "train/n02/images/n02_1.JPEG"
+    path = write_zip(tmp_path / "wrong.zip", changed(**{name: content}))
+    with pytest.raises(InputError, match=rf"n02_1\.JPEG in .* {message}"):
+        TinyImageNet(path=path).setup()
+
+
+def test_a_member_that_unpacks_to_too_much_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "MAX_FILE", 50_000)
+    name = "train/n02/images/n02_1.JPEG"
+    path = write_zip(tmp_path / "bomb.zip", changed(**{name: bytes(60_000)}))
+    with pytest.raises(InputError, match=r"n02_1\.JPEG in .*bomb\.zip has 60000 bytes, over 50000"):
+        TinyImageNet(path=path).setup()

@@ -50,5 +50,5 @@ def test_non_contiguous_batch():
 
 
 def test_negative_padding():
-    with pytest.raises(InputError, match=r"CropFlip: padding=-1 .* 0 or more"):
+    with pytest.raises(InputError, match=r"CropFlip: padding=-1 .* from 0 to 65535"):
         CropFlip(padding=-1)

@@ -165,7 +165,7 @@ def test_cutout_leaves_the_target_and_some_images():
         (CutMix, {"box": "pixel"}, "CutMix: box='pixel' .* image, batch"),
         (MixUp, {"alpha": -1.0}, "MixUp: alpha=-1.0 .* above 0"),
         (MixUp, {"probability": -0.1}, "MixUp: probability=-0.1 .* from 0 to 1"),
-        (Cutout, {"size": 0}, "Cutout: size=0 .* 1 or more"),
+        (Cutout, {"size": 0}, "Cutout: size=0 .* from 1 to 65535"),
         (Cutout, {"probability": 2.0}, "Cutout: probability=2.0 .* from 0 to 1"),
     ],
 )

@@ -1,39 +1,23 @@
 """What all data sets have in common."""
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
-import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.nn.functional import one_hot
-from torch.utils.data import DataLoader, RandomSampler
+from torch.utils.data import DataLoader
 
 from vitlocal.data.dataset import Batch, BatchDataset, Images, Splits, identity
+from vitlocal.data.samplers import EpochSampler, EvaluationSampler, TrainingLoader
 from vitlocal.data.split import stratified_split
 from vitlocal.data.statistics import Statistics, cached_statistics, channel_statistics
 from vitlocal.errors import InputError
 
+Loader = TypeVar("Loader", bound=DataLoader)
+
 __all__ = ["BatchDataset", "EpochSampler", "ImageDataModule", "Images", "Splits"]
-
-
-class EpochSampler(RandomSampler):
-    """A random order that depends on the global seed and the epoch alone.
-
-    So runs of one seed see the images in one order whatever their protocol draws besides, and a
-    resumed run goes on in the order of an uninterrupted one. Lightning calls :meth:`set_epoch`.
-    """
-
-    def __init__(self, dataset: BatchDataset) -> None:
-        super().__init__(dataset)
-        self._seed = torch.initial_seed()
-        self.set_epoch(0)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the order of ``epoch`` for the next pass."""
-        state = np.random.SeedSequence([self._seed, epoch]).generate_state(2)
-        self.generator = torch.Generator().manual_seed(int(state[0]) << 31 | int(state[1]) >> 1)
 
 
 class ImageDataModule(LightningDataModule, ABC):
@@ -93,6 +77,8 @@ class ImageDataModule(LightningDataModule, ABC):
         self.split_seed = split_seed
         self.num_workers = num_workers
         self._datasets: dict[str, BatchDataset] = {}
+        self._training: TrainingLoader | None = None
+        self._position: dict[str, int] | None = None
 
     def fetch(self) -> None:
         """Download what :meth:`load` reads; called in one process only."""
@@ -159,13 +145,20 @@ class ImageDataModule(LightningDataModule, ABC):
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled; a last, smaller batch is left out unless it is the only one."""
         dataset = self._datasets["train"]
-        processes = self.trainer.world_size if self.trainer is not None else 1
-        drop_last = -(-len(dataset) // processes) >= self.batch_size
-        return self._loader(dataset, sampler=EpochSampler(dataset), drop_last=drop_last)
+        # Without seed_everything every process has a seed of its own: that of the first counts.
+        seed = None if self.trainer is None else self.trainer.strategy.broadcast(torch.initial_seed())
+        sampler = EpochSampler(dataset, *self._place(), seed)
+        drop_last = len(sampler) >= self.batch_size
+        loader = self._loader(TrainingLoader, dataset, sampler=sampler, drop_last=drop_last)
+        if self._position is not None:
+            loader.load_state_dict(self._position)
+            self._position = None
+        self._training = loader
+        return loader
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """In order."""
-        return self._loader(self._datasets["val"])
+        return self._evaluation_loader("val")
 
     def test_dataloader(self) -> DataLoader[Batch]:
         """In order.
@@ -173,7 +166,7 @@ class ImageDataModule(LightningDataModule, ABC):
         Raises:
             InputError: the data set has no test images.
         """
-        return self._loader(self._evaluated("test"))
+        return self._evaluation_loader("test")
 
     def predict_dataloader(self) -> DataLoader[Batch]:
         """In order.
@@ -181,23 +174,42 @@ class ImageDataModule(LightningDataModule, ABC):
         Raises:
             InputError: the data set has neither unlabelled nor test images.
         """
-        return self._loader(self._evaluated("predict"))
+        return self._evaluation_loader("predict")
 
-    def _evaluated(self, split: str) -> BatchDataset:
+    def _evaluation_loader(self, split: str) -> DataLoader[Batch]:
         if split not in self._datasets:
             raise InputError(f"the data set '{self.name}' has no images to {split}: add a test split to it")
-        return self._datasets[split]
+        dataset = self._datasets[split]
+        return self._loader(DataLoader, dataset, sampler=EvaluationSampler(dataset, *self._place()))
 
-    def _loader(self, dataset: BatchDataset, **options: Any) -> DataLoader[Batch]:
-        return DataLoader(
+    def _place(self) -> tuple[int, int]:
+        """The number of processes, and which of them this is."""
+        return (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
+
+    def _loader(self, kind: type[Loader], dataset: BatchDataset, **options: Any) -> Loader:
+        return kind(
             dataset,
             batch_size=self.batch_size,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             collate_fn=identity,
             pin_memory=torch.cuda.is_available(),
+            # Of its own: a loader draws a number for each pass, which would change what dropout draws.
+            generator=torch.Generator(),
             **options,
         )
+
+    def state_dict(self) -> dict[str, int]:
+        """Where in the training images a checkpoint is taken."""
+        return {} if self._training is None else self._training.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Let the training loader, once it is made, go on from there.
+
+        Lightning hands a loader its state only if the loader is made after the checkpoint is read
+        for the second time; a schedule that asks for the number of steps makes it before.
+        """
+        self._position = state_dict or None
 
     def on_after_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> dict[str, Tensor]:
         """Put the one-hot ``target`` into a training batch."""

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,12 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from vitlocal.data.archive import Archive
 from vitlocal.data.dataset import Images
+from vitlocal.data.lock import locked
 from vitlocal.errors import InputError
 from vitlocal.files import atomic_path
+
+FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")
+"""What Pillow may decode, whatever a file is called: some of its other readers start programs."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,7 @@ def cache_folder(source: Path) -> Path:
 
 def cache_key(*parts: str) -> str:
     """A short name for what was cached, other whenever a part is other."""
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+    return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 def drop_older(path: Path) -> None:
@@ -47,6 +52,13 @@ def drop_older(path: Path) -> None:
     for other in path.parent.glob(f"{name}-*{path.suffix}"):
         if other != path:
             other.unlink(missing_ok=True)
+
+
+def _drop_unfinished(path: Path) -> None:
+    """Remove what processes that were killed left of ``path``; only with its lock."""
+    name = path.stem.rpartition("-")[0]
+    for other in path.parent.glob(f".{name}-*.tmp{path.suffix}"):
+        other.unlink(missing_ok=True)
 
 
 def decode(content: bytes, size: int, name: str) -> np.ndarray:
@@ -64,28 +76,43 @@ def decode(content: bytes, size: int, name: str) -> np.ndarray:
         uint8 (3, size, size).
 
     Raises:
-        InputError: the file can't be decoded, or has more than 8 bits a channel.
+        InputError: the file can't be decoded, has more than 8 bits a channel or far too many pixels.
     """
     try:
-        with Image.open(io.BytesIO(content)) as image:
-            image.load()
-            if image.mode.startswith(("I", "F")):
-                raise InputError(f"{name} has more than 8 bits a channel: convert it to an 8-bit image")
-            rgb = image.convert("RGB")
+        # Pillow only warns of an image with more pixels than its limit, and refuses at twice as many.
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+                _check_shape(image.size, size, name)
+                image.load()
+                if image.mode.startswith(("I", "F")):
+                    raise InputError(f"{name} has more than 8 bits a channel: convert it to an 8-bit image")
+                rgb = image.convert("RGB")
+        square = TF.center_crop(TF.resize(rgb, [size], TF.InterpolationMode.BILINEAR), [size])
     except InputError:
         raise
     # Pillow's readers raise many kinds of errors on damaged files.
     except Exception as error:
         raise InputError(f"{name} can't be decoded ({error}): replace or remove it") from error
-    square = TF.center_crop(TF.resize(rgb, [size], TF.InterpolationMode.BILINEAR), [size])
     return np.asarray(square).transpose(2, 0, 1)
+
+
+def _check_shape(shape: tuple[int, int], size: int, name: str) -> None:
+    """Refuse an image so long that it would be huge once its shorter side is ``size``."""
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and size * size * max(shape) > limit * min(shape):
+        raise InputError(
+            f"{name} is {shape[0]}x{shape[1]}, too long to resize its shorter side to {size}: "
+            "crop it, or remove it"
+        )
 
 
 def decoded_images(archive: Archive, listing: Listing, split: str, size: int) -> Images:
     """The images of a split, decoded at the first call and memory-mapped from then on.
 
     The array is kept in :func:`cache_folder`; a changed archive or listing is decoded anew and
-    replaces it. Where it can't be written, the images are decoded into memory.
+    replaces it. Of several processes one decodes, and the others wait for it. Where the array can't be
+    written, the images are decoded into memory.
 
     Args:
         archive: where the files are.
@@ -103,8 +130,11 @@ def decoded_images(archive: Archive, listing: Listing, split: str, size: int) ->
     shape = (len(listing.files), 3, size, size)
     if not path.exists():
         try:
-            _write(path, _decode_all(archive, listing, split, size), shape)
-            drop_older(path)
+            with locked(path.parent / f"{split}-{size}px", f"decoding of {archive.path}"):
+                if not path.exists():
+                    _drop_unfinished(path)
+                    _write(path, _decode_all(archive, listing, split, size), shape)
+                    drop_older(path)
         except OSError as error:
             rank_zero_warn(
                 f"the decoded images could not be kept in {path} ({error}); every run decodes them again"
@@ -114,7 +144,8 @@ def decoded_images(archive: Archive, listing: Listing, split: str, size: int) ->
             return _images(pixels, listing)
     try:
         pixels = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, EOFError, ValueError) as error:
+    # Damage to its header raises many kinds of errors in NumPy.
+    except Exception as error:
         raise InputError(f"{path} can't be read ({error}): delete it, and it is made anew") from error
     if pixels.dtype != np.uint8 or pixels.shape != shape:
         raise InputError(f"{path} is not the cache it should be: delete it, and it is made anew")

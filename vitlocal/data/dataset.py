@@ -134,17 +134,20 @@ class BatchDataset(Dataset[Batch]):
         """Gather a batch.
 
         Args:
-            indices: B positions in this data set.
+            indices: B positions in this data set; -1 for padding.
 
         Returns:
             ``image`` uint8 (B, C, H, W), ``label`` int64 (B,) and ``index`` int64 (B,), the positions
-            in ``images``: the same for an image whether or not others are held out.
+            in ``images``: the same for an image whether or not others are held out. Padding has
+            label and index -1.
         """
-        positions = self.positions[np.asarray(indices, dtype=np.int64)]
+        wanted = np.asarray(indices, dtype=np.int64)
+        positions = self.positions[wanted]
+        images, labels = np.take(self._pixels, positions, axis=0), self.images.labels[positions]
+        positions[wanted < 0] = labels[wanted < 0] = -1
         return {
-            "image": torch.from_numpy(np.take(self._pixels, positions, axis=0)),
-            "label": torch.from_numpy(self.images.labels[positions]),
-            "index": torch.from_numpy(positions),
+            name: torch.from_numpy(x)
+            for name, x in (("image", images), ("label", labels), ("index", positions))
         }
 
 

@@ -90,7 +90,11 @@ class ImageFolder(ImageDataModule):
 
 
 def _class_folders(folder: Path) -> list[str]:
-    names = sorted(item.name for item in folder.iterdir() if item.is_dir() and not item.name.startswith("."))
+    try:
+        items = [item for item in folder.iterdir() if item.is_dir() and not item.name.startswith(".")]
+    except OSError as error:
+        raise InputError(f"{folder} can't be read ({error}): allow it, or mend the disk") from error
+    names = sorted(item.name for item in items)
     if not names:
         raise InputError(f"{folder} holds no folders: put the images into one folder a class")
     return names

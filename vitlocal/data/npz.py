@@ -1,7 +1,7 @@
 """Data sets in one NumPy file."""
 
+import os
 import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,6 +14,9 @@ from vitlocal.data.dataset import Images, Splits
 from vitlocal.errors import InputError
 
 Arrays = Mapping[str, np.ndarray]
+
+MEMORY = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+"""Bytes that the machine has."""
 
 
 class NPZ(ImageDataModule):
@@ -62,19 +65,36 @@ class NPZ(ImageDataModule):
         )
 
     def _read(self) -> Arrays:
+        if not self.path.is_file():
+            raise InputError(f"there is no file {self.path}: give the path of a .npz file")
         try:
+            _check_size(self.path)
             # Never pickled objects: they could run code.
             loaded = np.load(self.path, allow_pickle=False)
             if isinstance(loaded, np.lib.npyio.NpzFile):
                 with loaded as file:
                     return dict(file)
-        except FileNotFoundError as error:
-            raise InputError(f"there is no file {self.path}: give the path of a .npz file") from error
-        except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        except InputError:
+            raise
+        # Damage raises many kinds of errors in zipfile and in NumPy's readers.
+        except Exception as error:
             raise InputError(
                 f"{self.path} can't be read ({error}): give a whole .npz file of plain arrays"
             ) from error
         raise InputError(f"{self.path} holds a single array: give a .npz file with train_images")
+
+
+def _check_size(path: Path) -> None:
+    """Refuse a zip file that claims more than the machine's memory, before anything is unpacked."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as file:
+        size = sum(member.file_size for member in file.infolist())
+    if size > MEMORY:
+        raise InputError(
+            f"{path} unpacks to {size} bytes, more than this machine's memory of {MEMORY}: "
+            "give a smaller set, or the images as folders"
+        )
 
 
 def _array(arrays: Arrays, key: str, path: Path) -> np.ndarray:

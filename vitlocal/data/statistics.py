@@ -1,6 +1,7 @@
 """Mean and standard deviation of each channel."""
 
 import json
+import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,9 +59,10 @@ def cached_statistics(images: np.ndarray, path: Path) -> Statistics:
     try:
         kept = json.loads(path.read_text())
         statistics = Statistics(tuple(map(float, kept["mean"])), tuple(map(float, kept["std"])))
-        if len(statistics.mean) == len(statistics.std) == channels:
+        sane = all(map(math.isfinite, statistics.mean)) and all(0 < std < 1e9 for std in statistics.std)
+        if sane and len(statistics.mean) == len(statistics.std) == channels:
             return statistics
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         pass  # not there yet, or damaged: it is made anew
     statistics = channel_statistics(images)
     try:

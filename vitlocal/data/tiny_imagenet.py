@@ -8,6 +8,7 @@ from vitlocal.data.archive import Archive
 from vitlocal.data.base import ImageDataModule
 from vitlocal.data.cache import Listing, decoded_images, statistics_file
 from vitlocal.data.dataset import Splits
+from vitlocal.data.download import RemoteFile, check_sources, download
 from vitlocal.errors import InputError
 
 SIZE = 64
@@ -22,16 +23,53 @@ class TinyImageNet(ImageDataModule):
     images are decoded once, into a folder beside ``path``.
 
     Args:
-        path: ``tiny-imagenet-200.zip``, or the folder it unpacks to.
+        path: ``tiny-imagenet-200.zip``, or the folder it unpacks to. What is there is used as it is.
+        download: Download the archive, checked by its MD5, if it is not there and ``path`` ends in its name.
+        sources: URLs of the archive, tried in turn: http, https or file; null: the official one.
+        timeout: Seconds without a byte after which a source has failed; one that is far too slow for as
+            long waits until the others have been tried.
         **kwargs: Arguments common to all data sets.
     """
 
     name = "tiny_imagenet"
     photometric: ClassVar[dict[str, Any]] = {"class_path": "vitlocal.protocol.ColorJitter"}
 
-    def __init__(self, path: str = "data/tiny-imagenet-200.zip", **kwargs: Any) -> None:
+    remote: ClassVar[RemoteFile] = RemoteFile(
+        "tiny-imagenet-200.zip",
+        248_100_043,
+        "90528d7ca1a48142e341f4ef8d21d0de",
+        ("http://cs231n.stanford.edu/tiny-imagenet-200.zip",),
+    )
+
+    def __init__(
+        self,
+        path: str = "data/tiny-imagenet-200.zip",
+        download: bool = True,
+        sources: list[str] | None = None,
+        timeout: float = 30.0,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
+        check_sources(sources, timeout)
         self.path = Path(path).expanduser().absolute()
+        self.download = download
+        self.sources = sources
+        self.timeout = timeout
+
+    def fetch(self) -> None:
+        """Download the archive if there is nothing at ``path`` and it has the archive's name.
+
+        Raises:
+            InputError: it can't be downloaded, or may not be.
+        """
+        if self.path.exists() or self.path.name != self.remote.name:
+            return
+        if not self.download:
+            raise InputError(
+                f"{self.path} is not there, and download=false forbids to fetch it: "
+                f"{self.remote.by_hand(self.path.parent)}"
+            )
+        download(self.remote, self.path.parent, self.sources, self.timeout)
 
     def load(self) -> Splits:
         """List the images and read them, decoded, from the cache.

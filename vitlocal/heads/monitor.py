@@ -243,8 +243,10 @@ class LocalityMonitor(Callback):
                 if isinstance(logger, TensorBoardLogger):
                     if not self._layout_written:
                         tensorboard.write_layout(logger, len(layers))
+                    # Beside the scalars: loggers count steps from 0, so the last one is a step back.
+                    shown = step if self._evaluated is not None else max(step - 1, 0)
                     tensorboard.write_figures(
-                        logger, layers, observation.uniform, self.unit, observation.maps, step
+                        logger, layers, observation.uniform, self.unit, observation.maps, shown
                     )
             self._layout_written = True
         return summary.scalars(layers, observation.uniform)
@@ -262,9 +264,11 @@ def _undisturbed(trainer: Trainer, pl_module: LightningModule) -> Iterator[None]
     """Evaluation within the trainer's precision, after which training goes on as if nothing had been."""
     modes = {module: module.training for module in pl_module.modules()}
     pl_module.eval()
+    trainer.validating = True  # else the data module takes the batches for training's
     try:
         with isolate_rng(), torch.no_grad(), trainer.precision_plugin.forward_context():
             yield
     finally:
+        trainer.training = True
         for module, training in modes.items():
             module.training = training

@@ -80,6 +80,8 @@ class Observation:
         images = torch.arange(len(batch["image"]), device=batch["image"].device)
         if self.chosen is not None:
             images = images[torch.isin(batch["index"], self.chosen[loader])]
+        elif "index" in batch:
+            images = images[batch["index"] >= 0]  # the others are padding
         drawn = images[: self._maps_wanted - len(self.maps)]
         centres: list[list[Tensor]] = [[] for _ in self._metrics]
         with ExitStack() as stack:

@@ -9,6 +9,9 @@ from torchvision.ops import StochasticDepth
 from vitlocal.errors import InputError
 from vitlocal.models.attention import Attention
 
+LARGEST = 2**16
+"""No size of a network in sight is beyond; a slip of the keyboard is."""
+
 
 class PatchEmbed(nn.Module):
     """Images (B, C, H, W) to one token a patch (B, P, D), row by row."""
@@ -98,13 +101,16 @@ class VisionTransformer(nn.Module):
         stochastic_depth: float = 0.0,
     ) -> None:
         super().__init__()
-        for name, value in (("patch_size", patch_size), ("width", width), ("depth", depth), ("heads", heads)):
-            if value < 1:
-                raise InputError(f"{name} is {value}: it must be at least 1")
+        height, breadth = image_size
+        sizes = {"patch_size": patch_size, "width": width, "depth": depth, "heads": heads}
+        sizes |= {"image height": height, "image width": breadth}
+        sizes |= {"in_channels": in_channels, "num_classes": num_classes}
+        for name, value in sizes.items():
+            if not 1 <= value <= LARGEST:
+                raise InputError(f"{name} is {value}: it must be from 1 to {LARGEST}")
         for name, rate in (("dropout", dropout), ("stochastic_depth", stochastic_depth)):
             if not 0 <= rate < 1:
                 raise InputError(f"{name} is {rate}: it must be at least 0 and below 1")
-        height, breadth = image_size
         if height % patch_size or breadth % patch_size:
             raise InputError(
                 f"patch_size is {patch_size} and the images are {height}x{breadth}: "
@@ -114,8 +120,8 @@ class VisionTransformer(nn.Module):
             raise InputError(
                 f"width is {width} and heads is {heads}: the width must be a multiple of the heads"
             )
-        if int(width * mlp_ratio) < 1:
-            raise InputError(f"mlp_ratio is {mlp_ratio}: it must leave the MLP at least one hidden feature")
+        if not 1 <= width * mlp_ratio <= LARGEST:
+            raise InputError(f"mlp_ratio is {mlp_ratio}: it must give the MLP 1 to {LARGEST} hidden features")
 
         self.patch_size = (patch_size, patch_size)
         self.grid_size = (height // patch_size, breadth // patch_size)
@@ -126,7 +132,7 @@ class VisionTransformer(nn.Module):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width)) if pool == "token" else None
         self.pos_embed = nn.Parameter(torch.zeros(1, tokens, width))
         self.pos_drop = nn.Dropout(dropout)
-        rates = torch.linspace(0, stochastic_depth, depth).tolist()
+        rates = torch.linspace(0, stochastic_depth, depth, device="cpu").tolist()
         self.blocks = nn.Sequential(*(Block(width, heads, mlp_ratio, dropout, rate) for rate in rates))
         # As in timm, the last norm comes before the class token is read, but after the mean is taken.
         self.norm = nn.LayerNorm(width, eps=1e-6) if pool == "token" else nn.Identity()

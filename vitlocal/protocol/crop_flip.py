@@ -34,11 +34,11 @@ class CropFlip(Augmentation):
         flip: whether to mirror left to right.
 
     Raises:
-        InputError: if ``padding`` is negative.
+        InputError: if ``padding`` is negative or above 65535.
     """
 
     def __init__(self, padding: int = 4, flip: bool = True) -> None:
-        check(padding >= 0, self, "padding", padding, "0 or more")
+        check(0 <= padding < 2**16, self, "padding", padding, "from 0 to 65535")
         self.padding = padding
         self.flip = flip
 

@@ -161,11 +161,11 @@ class Cutout(Augmentation):
         probability: how often an image gets a square.
 
     Raises:
-        InputError: if ``size`` is below 1 or ``probability`` is not in 0..1.
+        InputError: if ``size`` is below 1 or above 65535, or ``probability`` is not in 0..1.
     """
 
     def __init__(self, size: int = 8, probability: float = 1.0) -> None:
-        check(size >= 1, self, "size", size, "1 or more")
+        check(1 <= size < 2**16, self, "size", size, "from 1 to 65535")
         check(0 <= probability <= 1, self, "probability", probability, "from 0 to 1")
         self.size = size
         self.probability = probability

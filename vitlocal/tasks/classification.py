@@ -1,5 +1,6 @@
 """Image classification: a Vision Transformer, its loss, accuracy, optimiser and schedule."""
 
+import math
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -10,7 +11,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
-from torchmetrics import Metric, MetricCollection
+from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from vitlocal.errors import InputError
@@ -18,6 +19,7 @@ from vitlocal.models import VisionTransformer
 from vitlocal.tasks.schedule import decay_groups, warmup_cosine
 
 SHAPE = ("patch_size", "width", "depth", "heads", "mlp_ratio", "pool", "dropout", "stochastic_depth")
+UNKNOWN = -1  # the label of padding, by which processes get equally many images, and of unlabelled ones
 DATA_FACTS = ("image_size", "in_channels", "num_classes", "mean", "std")
 
 
@@ -78,8 +80,10 @@ class Classification(LightningModule):
     ) -> None:
         super().__init__()
         for name, value in (("lr", lr), ("weight_decay", weight_decay), ("warmup_epochs", warmup_epochs)):
-            if value < 0:
-                raise InputError(f"model.{name} is {value}: it must not be negative")
+            if not 0 <= value < math.inf:
+                raise InputError(f"model.{name} is {value}: it must be a number of 0 or more")
+        if std is not None and not all(0 < value < math.inf for value in std):
+            raise InputError(f"model.std is {std}: its values must be above 0")
         self.save_hyperparameters()
 
     def setup(self, stage: str) -> None:
@@ -119,12 +123,13 @@ class Classification(LightningModule):
         self.register_buffer("std", std.view(-1, 1, 1) * 255, persistent=False)
         classes = facts["num_classes"]
         accuracies: dict[str, Metric | MetricCollection] = {
-            "acc1": MulticlassAccuracy(classes, average="micro"),
-            "acc5": MulticlassAccuracy(classes, top_k=min(5, classes), average="micro"),
+            "acc1": MulticlassAccuracy(classes, average="micro", ignore_index=UNKNOWN),
+            "acc5": MulticlassAccuracy(classes, top_k=min(5, classes), average="micro", ignore_index=UNKNOWN),
         }
         self.train_accuracy = MulticlassAccuracy(classes, average="micro")
         self.val_accuracy = MetricCollection(accuracies, prefix="val/")
         self.test_accuracy = self.val_accuracy.clone(prefix="test/")
+        self.train_loss, self.val_loss, self.test_loss = _mean(), _mean(), _mean()
 
     def forward(self, images: Tensor) -> Tensor:
         """uint8 images (B, C, H, W) to logits (B, K)."""
@@ -146,28 +151,35 @@ class Classification(LightningModule):
         logits = self._train_network(self.normalize(batch["image"]))
         loss = F.cross_entropy(logits, batch["target"])
         # Against the image's own label: under mixing the image shows more than that class.
-        self.train_accuracy(logits, batch["label"])
+        self.train_accuracy.update(logits, batch["label"])
         size = len(logits)
         self.log("loss", loss, prog_bar=True, logger=False, batch_size=size)
-        self.log("train/loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=size)
-        self.log("train/acc1_augmented", self.train_accuracy, on_step=False, on_epoch=True, batch_size=size)
-        self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"], batch_size=size)
+        self.train_loss.update(loss.detach().expand(size))
+        # EpochMetrics logs these: what Lightning logs of an epoch or a step comes after its checkpoint
+        # and would be missing if the run is killed between the two.
+        whole: dict[str, Any] = {"on_step": False, "on_epoch": True, "logger": False, "batch_size": size}
+        self.log("train/loss", self.train_loss, **whole)
+        self.log("train/acc1_augmented", self.train_accuracy, **whole)
+        self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"], logger=False, batch_size=size)
         return loss
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Plain cross entropy and accuracies, whatever the protocol."""
-        self._evaluate(batch, "val", self.val_accuracy)
+        """Plain cross entropy and accuracies over the images with a label, whatever the protocol."""
+        self._evaluate(batch, "val", self.val_loss, self.val_accuracy)
 
     def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """As in validation, on the test images."""
-        self._evaluate(batch, "test", self.test_accuracy)
+        self._evaluate(batch, "test", self.test_loss, self.test_accuracy)
 
-    def _evaluate(self, batch: dict[str, Tensor], stage: str, accuracy: MetricCollection) -> None:
-        logits = self(batch["image"])
-        accuracy.update(logits, batch["label"])
-        loss = F.cross_entropy(logits, batch["label"])
+    def _evaluate(
+        self, batch: dict[str, Tensor], stage: str, loss: MeanMetric, accuracy: MetricCollection
+    ) -> None:
+        logits, label = self(batch["image"]), batch["label"]
+        accuracy.update(logits, label)
+        losses = F.cross_entropy(logits, label, reduction="none", ignore_index=UNKNOWN)
+        loss.update(losses[label != UNKNOWN])
         size = len(logits)
-        self.log(f"{stage}/loss", loss, sync_dist=True, batch_size=size)
+        self.log(f"{stage}/loss", loss, on_step=False, on_epoch=True, batch_size=size)
         for name, metric in accuracy.items(keep_base=False):
             shown = name == "val/acc1"
             self.log(name, metric, prog_bar=shown, on_step=False, on_epoch=True, batch_size=size)
@@ -198,3 +210,12 @@ class Classification(LightningModule):
         warmup = round(total * warmup_epochs / epochs)
         schedule = LambdaLR(optimizer, lambda step: warmup_cosine(step, warmup, total))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _mean() -> MeanMetric:
+    # float64, which mps lacks: sums in another order, as in several processes, agree to far below 1e-6.
+    dtype = torch.float32 if torch.backends.mps.is_available() else torch.float64
+    # NaN has to be seen. Without its check, torchmetrics 1.8 takes no notice of weights: give each image.
+    mean = MeanMetric(nan_strategy="disable")
+    mean.set_dtype(dtype)
+    return mean

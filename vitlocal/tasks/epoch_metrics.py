@@ -1,5 +1,7 @@
 """metrics.csv: losses and accuracies, one row an epoch."""
 
+from typing import Any
+
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from vitlocal.files import EpochTable
@@ -20,17 +22,37 @@ COLUMNS = (
 )
 
 
+OF_TRAINING = ("train/loss", "train/acc1_augmented")
+
+
 class EpochMetrics(Callback):
-    """Writes ``metrics.csv`` into the run folder as training goes on.
+    """Writes ``metrics.csv`` into the run folder as training goes on, and logs what is of training.
 
     One row an epoch, counted from 1 as the number of epochs done; values that were not measured in
-    an epoch are left empty.
+    an epoch are left empty. The losses and accuracies of training and the learning rate go to the
+    loggers from here: what Lightning logs of a step or an epoch comes after its checkpoint, and would
+    be missing from a run that is killed in between and resumed.
     """
 
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Log the learning rate, every ``log_every_n_steps`` steps."""
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        first_of_step = batch_idx % trainer.accumulate_grad_batches == 0
+        if every and first_of_step and (trainer.global_step + 1) % every == 0:
+            rate = trainer.optimizers[0].param_groups[0]["lr"]
+            for logger in trainer.loggers:
+                logger.log_metrics({"lr": rate}, step=trainer.global_step)
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Add the epoch's row."""
+        """Add the epoch's row, and log it."""
         # Collective as the folder is: every process asks for them.
         values, folder = trainer.callback_metrics, writable_folder(trainer)
+        of_training = {name: float(values[name]) for name in OF_TRAINING if name in values}
+        for logger in trainer.loggers:
+            # Steps are counted from 0 in loggers, so this is the last one.
+            logger.log_metrics({**of_training, "epoch": trainer.current_epoch}, step=trainer.global_step - 1)
         if folder is None:
             return
         row = {name: f"{float(values[name]):.6g}" for name in COLUMNS if name in values}

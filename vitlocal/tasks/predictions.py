@@ -4,14 +4,13 @@ import csv
 from collections.abc import Sequence
 from typing import Any
 
-import torch.distributed as dist
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from vitlocal.data import BatchDataset
 from vitlocal.files import atomic_path
-from vitlocal.runs import writable_folder
+from vitlocal.runs import gathered, writable_folder
 
 COLUMNS = ("image", "label", "predicted", "probability")
 
@@ -36,8 +35,10 @@ class PredictionWriter(BasePredictionWriter):
         """Gather the processes' predictions and write them in the images' order."""
         found = sorted(
             row
-            for batch in gathered(list(predictions))
+            for part in gathered([{name: t.cpu() for name, t in batch.items()} for batch in predictions])
+            for batch in part
             for row in zip(*(batch[name].tolist() for name in ("index", *COLUMNS[1:])), strict=True)
+            if row[0] >= 0  # else it is padding
         )
         folder = writable_folder(trainer)
         if folder is None:
@@ -55,12 +56,3 @@ class PredictionWriter(BasePredictionWriter):
                 known = "" if label < 0 else classes[label]
                 writer.writerow((image, known, classes[predicted], f"{probability:.6f}"))
         rank_zero_info(f"vitlocal: predictions for {len(found)} images in {path}")
-
-
-def gathered(batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The batches of all processes."""
-    if not dist.is_initialized():
-        return batches
-    everyone: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(everyone, [{name: t.cpu() for name, t in batch.items()} for batch in batches])
-    return [batch for part in everyone for batch in part]

@@ -1,0 +1,243 @@
+"""What is said of a mistake: one sentence, whoever noticed it."""
+
+import difflib
+import errno
+import inspect
+import os
+import re
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import NoReturn
+
+import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from vitlocal.errors import InputError
+
+GRACE = 10.0
+"""Seconds that a process other than the first keeps silent, lest it repeats what that one says."""
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+ALL_NAMED = 20
+WIDTH = 100  # of what is quoted
+
+_TYPES = {
+    "<class 'int'>": "a whole number",
+    "<class 'float'>": "a number",
+    "<class 'bool'>": "true or false",
+    "<class 'str'>": "text",
+    "<class 'list'>": "a list",
+    "<class 'dict'>": "a mapping",
+    "<class 'NoneType'>": "null",
+}
+_OF_VALUE = ("Does not validate", "Parser key")
+_ABOUT = ("Does not validate", "Subtypes:", "Errors:", "Given value", "Expected a path but")
+
+
+def leave(sentence: str, code: int = 1) -> NoReturn:
+    """Say it once, whatever the number of processes, and end this one."""
+    if not getattr(rank_zero_only, "rank", 0) or _alone():  # set by Lightning, as soon as it knows
+        sys.stderr.write(f"vitlocal: error: {sentence}\n")
+    sys.exit(code)
+
+
+def _alone() -> bool:
+    """Whether the mistake is this process's alone: the first one, which started it, goes on."""
+    parent, until = os.getppid(), time.monotonic() + GRACE
+    while time.monotonic() < until:
+        if os.getppid() != parent:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def of(error: BaseException) -> str | None:
+    """The sentence for what a person can put right; None for a defect of the program."""
+    for cause in _causes(error):
+        if isinstance(cause, InputError):
+            return str(cause)
+    for cause in _causes(error):
+        if (found := _sentence(cause)) is not None:
+            return found
+    if _restoring(error.__traceback__):
+        return (
+            f"the checkpoint can't be restored ({_quoted(f'{type(error).__name__}: {error}')}): "
+            "it is of another shape or another program; give one that this model wrote"
+        )
+    return None
+
+
+def _sentence(error: BaseException) -> str | None:
+    if isinstance(error, OSError) and error.errno is not None:
+        where = f"{error.filename}: " if error.filename else ""
+        if error.errno in FULL:
+            return f"{where}there is no room ({error.strerror}): make some, or give another folder"
+        return f"{where}{error.strerror}: mend that, or give another path"
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
+        return "the memory is full: give a smaller data.batch_size or model"
+    if isinstance(error, RuntimeError) and re.search(r"by peer|remote process exited|socketPoll", str(error)):
+        return (
+            "another process of this run has ended or can't be reached: see what it said, mend that, "
+            "and go on with --ckpt_path last"
+        )
+    if isinstance(error, MisconfigurationException):
+        return _quoted(str(error), 300)
+    if isinstance(error, ValueError) and str(error).startswith(_OF_VALUE):
+        return condensed(str(error), ())
+    return None
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def _restoring(trace: TracebackType | None) -> bool:
+    """Whether the error came up while Lightning put back what a checkpoint holds.
+
+    Whatever such a file lacks shows there, in whichever part asks for it first.
+    """
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        if code.co_filename.endswith("checkpoint_connector.py") and "restore" in code.co_name:
+            return True
+        trace = trace.tb_next
+    return False
+
+
+def condensed(message: str, known: Iterable[str]) -> str:
+    """jsonargparse's message, of many lines where a value may be of several types, as one sentence.
+
+    Args:
+        message: as jsonargparse gives it.
+        known: the keys that there are, for the nearest to one that isn't.
+    """
+    if found := re.match(r"unrecognized arguments: (\S+)", message):
+        word = found[1]
+        if not word.startswith("-"):
+            return f"{word} is not understood here: give settings as --KEY=VALUE"
+        return _unknown(word.lstrip("-").partition("=")[0], known)
+    if found := re.match(r"(?:Subcommand|Group) '.*' does not accept option '(.*)'", message):
+        return _unknown(found[1], known)
+    if found := re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message):
+        return f"there is no command {found[1]}: give one of {found[2].replace(chr(39), '')}"
+    if message.startswith('expected "subcommand"'):
+        commands = message.partition("{")[2].partition("}")[0]
+        return f"a command is missing: give one of {commands.replace(',', ', ')}"
+    of_value = _of_value(message.splitlines()) if message.startswith(_OF_VALUE) else None
+    return of_value or _quoted(message, 300)
+
+
+def _of_value(lines: list[str]) -> str | None:
+    """What is wrong with the value of a key, from the first branch that says so."""
+    key, class_path, base = [], "", ""
+    for number, line in enumerate(lines):
+        text = line.strip().removeprefix("- ")
+        if found := re.match(r'Parser key "(.*)":', text):
+            key.append(found[1])
+        elif found := re.match(r"Problem with given class_path '(.*)':", text):
+            class_path = found[1]
+        elif found := re.match(r"Subtypes: \[<class '([\w.]+)'>", text):
+            base = base if class_path else found[1]
+        elif found := re.match(r"Option '(.*)' is not accepted", text):
+            known = [".".join([*key, name]) for name in _parameters(class_path)]
+            return _unknown(".".join([*key, found[1]]), known)
+        elif found := re.match(r"the following arguments are required: (.*)", text):
+            return f"{'.'.join(key)}: {class_path.rpartition('.')[2]} needs {found[1]}: give it"
+        elif _names_no_class(text):
+            return f"{'.'.join(key)} is {_given(lines, number)}: it must be {_classes(base)}"
+        elif re.match("Expected an? (?!path)", text):
+            wanted = _wanted(lines, number)
+            return f"{'.'.join(key)} is {_given(lines, number)}: it must be {wanted}"
+        elif text and not re.match("|".join(_ABOUT), text):
+            where = f"{'.'.join(key)}: " if key else ""
+            return f"{where}{_quoted(text)}"
+    return None
+
+
+def _names_no_class(text: str) -> bool:
+    patterns = (
+        "Expected a dot import path",
+        "Import path .*does not correspond",
+        "Not a valid subclass",
+        "No module named",
+        "Expected an instantiatable class",
+        "module .* has no attribute",
+        "Unexpected import path",
+        "argument of type",
+    )
+    return any(re.match(pattern, text) for pattern in patterns)
+
+
+def _wanted(lines: list[str], first: int) -> str:
+    """The types that the alternatives beginning at a line ask for."""
+    indent = len(lines[first]) - len(lines[first].lstrip())
+    wanted: list[str] = []
+    for line in lines[first:]:
+        text = line.strip().removeprefix("- ")
+        found = re.match(r"Expected an? (.*?)(?:\. Got value: .*)?$", text)
+        if not found or len(line) - len(line.lstrip()) < indent:
+            break
+        literal = re.match(r"typing.Literal\[(.*)\]", found[1])
+        wanted.append(f"one of {literal[1]}" if literal else _TYPES.get(found[1], f"a {found[1]}"))
+    return " or ".join(dict.fromkeys(wanted))
+
+
+def _given(lines: list[str], first: int) -> str:
+    for line in lines[first:]:
+        if found := re.search(r"(?:Got value|Given value|path string): (.*)", line):
+            nested = re.match(r"NestedArg\(key='.*', val=(.*)\)", found[1])
+            given = nested[1] if nested else found[1]
+            return _quoted(given if re.match(r"[\[{('\"\d.-]", given) else repr(given))
+    return "not right"
+
+
+def _classes(base: str) -> str:
+    """The classes below one that come with vitlocal, in words."""
+    module, _, name = base.rpartition(".")
+    kind = getattr(sys.modules.get(module), name, None)
+    if not isinstance(kind, type):
+        return "a class path, or a mapping with class_path and init_args"
+    shipped = [each for each in _below(kind) if each.__module__.startswith("vitlocal.")]
+    names = sorted({each.__name__ for each in shipped if not inspect.isabstract(each)})
+    if not names:
+        return f"the class path of {name} or of a class below it"
+    return f"{', '.join(names)}, or the class path of another {name}"
+
+
+def _below(kind: type) -> Iterator[type]:
+    yield kind
+    each: type
+    for each in kind.__subclasses__():
+        yield from _below(each)
+
+
+def _parameters(class_path: str) -> set[str]:
+    module, _, name = class_path.rpartition(".")
+    kind: type = getattr(sys.modules.get(module), name, object)
+    constructors = [vars(base)["__init__"] for base in kind.__mro__ if "__init__" in vars(base)]
+    every = {name for constructor in constructors for name in inspect.signature(constructor).parameters}
+    return every - {"self", "args", "kwargs"}
+
+
+def _unknown(key: str, known: Iterable[str]) -> str:
+    known, (group, _, last) = sorted(known), key.rpartition(".")
+    beside = {name.rpartition(".")[2]: name for name in known if name.rpartition(".")[0] == group}
+    alike = [name for name in beside if name.startswith(last)] or difflib.get_close_matches(last, beside)
+    near = [beside[name] for name in alike]
+    near = near or difflib.get_close_matches(key, known, n=1)
+    said = f"there is no key {_quoted(key)}"
+    few = 0 < len(beside) <= ALL_NAMED
+    if near and (len(near) == 1 or not few):
+        return f"{said}; perhaps {' or '.join(near)} is meant"
+    return f"{said}; known are {', '.join(beside.values())}" if few else f"{said}; --help lists them"
+
+
+def _quoted(text: str, width: int = WIDTH) -> str:
+    """On one line, and not a long one."""
+    line = " ".join(text.split())
+    return line if len(line) <= width else f"{line[: width - 1]}…"
