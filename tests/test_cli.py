@@ -181,3 +181,8 @@ def test_control_c_ends_a_run_without_a_traceback(fit, monkeypatch, capsys):
     with pytest.raises(SystemExit) as caught:
         fit()
     assert caught.value.code == 1 and "Traceback" not in capsys.readouterr().err
+
+
+def test_the_end_of_a_run_says_where_it_is(fit, caplog):
+    run = fit()
+    assert f"the run is in {run.relative_to(run.parents[2])}" in caplog.text

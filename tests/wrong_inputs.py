@@ -316,6 +316,11 @@ WRONG_INPUTS = [
         ("checkpoint", "restored"),
     ),
     WrongInput(
+        "checkpoint of a step that is no number",
+        ckpt(lambda path: checkpoint(path, global_step=[]), "validate"),
+        ("checkpoint", "restored"),
+    ),
+    WrongInput(
         "checkpoint of other images",
         ckpt(lambda path: [checkpoint(path), blobs(path.with_name("blobs.npz"), **_wide())]),
         ("image_size (8, 8)", "(12, 12)"),

@@ -193,6 +193,12 @@ class VitlocalCLI(LightningCLI):
         """Hand that checkpoint to the trainer."""
         self.config_init[self.subcommand].ckpt_path = self._checkpoint
 
+    def after_fit(self) -> None:
+        """Say where the run is, and how to look at it."""
+        if isinstance(self.trainer.logger, TensorBoardLogger):
+            logs = self.run.parent.parent
+            rank_zero_info(f"vitlocal: the run is in {self.run}; tensorboard --logdir {logs} shows it")
+
     @staticmethod
     def _check_processes(trainer: Namespace) -> None:
         """A CPU takes any number of processes, and far more than it has cores bring the machine down."""
@@ -221,6 +227,7 @@ class VitlocalCLI(LightningCLI):
         suffix = "" if self.subcommand == "fit" else f"-{self.subcommand}"
         root = runs.folder(config.trainer.default_root_dir, config.data.name, config.protocol.name + suffix)
         version = runs.number(self.resumed) if self.resumed else runs.next_version(root)
+        self.run = root / f"version_{version}"
         if config.trainer.logger in (None, True):
             # Of a run that goes on, what it showed after its checkpoint is hidden.
             kwargs["logger"] = TensorBoardLogger(
@@ -231,7 +238,7 @@ class VitlocalCLI(LightningCLI):
                 purge_step=self._step if self.resumed else None,
             )
         elif config.trainer.logger is False:
-            kwargs["default_root_dir"] = str(root / f"version_{version}")
+            kwargs["default_root_dir"] = str(self.run)
         try:
             return super().instantiate_trainer(**kwargs)
         except (ImportError, MisconfigurationException, RuntimeError, TypeError, ValueError) as error:

@@ -87,7 +87,8 @@ class LocalityMonitor(Callback):
         """Remember how long a checkpoint that is evaluated was trained: the trainer does not."""
         if trainer.state.fn != TrainerFn.FITTING:
             progress = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]
-            self._evaluated = (progress["ready"], checkpoint["global_step"])
+            # int: a damaged file may hold anything, and here that is noticed as its fault.
+            self._evaluated = (int(progress["ready"]), int(checkpoint["global_step"]))
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Fail before the first step if there is nothing to observe."""
