@@ -6,7 +6,7 @@ import torch
 
 from tests.protocol.helpers import make_batch
 from vitlocal.protocol import Augmentation, AutoAugment, ColorJitter, CropFlip, CutMix, generator_for
-from vitlocal.protocol.base import apply_to_some
+from vitlocal.protocol.base import apply_each
 
 
 class Recorder(Augmentation):
@@ -108,10 +108,15 @@ def test_components_draw_by_the_given_generator_alone(component):
     assert not torch.equal(results[0], results[2])
 
 
-def test_apply_to_some_touches_only_the_chosen():
-    images = torch.arange(5, dtype=torch.uint8).view(5, 1, 1, 1).clone()
-    chosen = torch.tensor([True, False, True, False, False])
-    apply_to_some(images, chosen, lambda x, p: x + p.view(-1, 1, 1, 1).to(torch.uint8), torch.arange(10, 15))
-    assert images.flatten().tolist() == [10, 1, 14, 3, 4]
-    apply_to_some(images, torch.zeros(5, dtype=torch.bool), lambda x, p: x / 0, torch.arange(5))
-    assert images.flatten().tolist() == [10, 1, 14, 3, 4]
+def test_each_image_gets_its_own_operation():
+    images = torch.arange(5, dtype=torch.uint8).view(5, 1, 1, 1)
+    add, double = (lambda x, p: x + p.view(-1, 1, 1, 1).to(torch.uint8)), (lambda x, p: 2 * x)
+    changed = apply_each(images, torch.tensor([0, -1, 0, 1, -1]), [add, double], torch.arange(10, 15))
+    assert changed.flatten().tolist() == [10, 1, 14, 6, 4]
+    assert images.flatten().tolist() == [0, 1, 2, 3, 4]
+
+
+def test_an_operation_without_images_is_not_called():
+    images = torch.arange(5, dtype=torch.uint8).view(5, 1, 1, 1)
+    changed = apply_each(images, torch.full((5,), -1), [lambda x, p: x / 0], torch.arange(5))
+    assert torch.equal(changed, images)

@@ -1,6 +1,7 @@
 """AutoAugment (Cubuk et al. 2019, arXiv 1805.09501), a sub-policy an image."""
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -10,7 +11,7 @@ from torchvision.transforms import AutoAugmentPolicy
 from torchvision.transforms.v2 import functional as tv
 
 from vitlocal.protocol import geometry, operations
-from vitlocal.protocol.base import Augmentation, apply_to_some, check
+from vitlocal.protocol.base import Augmentation, apply_each, check
 
 Policy = Literal["cifar10", "imagenet", "svhn"]
 
@@ -43,8 +44,10 @@ _GREATEST: dict[str, Callable[[int, int], float]] = {
     "Contrast": lambda height, width: 0.9,
     "Sharpness": lambda height, width: 0.9,
 }
+_BOTH_WAYS = torch.tensor([name in _GREATEST for name in OPERATIONS])
 
 
+@lru_cache(maxsize=8)
 def magnitude_table(height: int, width: int) -> Tensor:
     """Return the ten magnitudes of each of ``OPERATIONS`` on images of this size, float64 (14, 10).
 
@@ -107,14 +110,13 @@ class AutoAugment(Augmentation):
 
     def apply(self, batch: dict[str, Tensor], generator: torch.Generator) -> None:
         """Change ``batch["image"]``; see :meth:`Augmentation.apply`."""
-        images = batch["image"].clone(memory_format=torch.contiguous_format)
+        images = batch["image"]
         plan = self.draw(len(images), generator)
         table = magnitude_table(*images.shape[-2:])
         for step in range(2):
             operation = self._operation[plan.sub_policy, step]
             magnitude = table[operation, self._level[plan.sub_policy, step]]
-            for number, (name, function) in enumerate(OPERATIONS.items()):
-                chosen = plan.applied[:, step] & (operation == number)
-                signed = magnitude * plan.sign[:, step] if name in _GREATEST else magnitude
-                apply_to_some(images, chosen, function, signed)
+            signed = torch.where(_BOTH_WAYS[operation], magnitude * plan.sign[:, step], magnitude)
+            which = torch.where(plan.applied[:, step], operation, -1)
+            images = apply_each(images, which, list(OPERATIONS.values()), signed)
         batch["image"] = images

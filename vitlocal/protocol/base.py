@@ -3,7 +3,7 @@
 import hashlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -81,19 +81,27 @@ def check(allowed: bool, component: object, parameter: str, value: object, range
         )
 
 
-def apply_to_some(
-    images: Tensor, chosen: Tensor, operation: Callable[[Tensor, Tensor], Tensor], parameter: Tensor
-) -> None:
-    """Apply ``operation`` to the chosen images, in place and in one call.
+def apply_each(
+    images: Tensor,
+    which: Tensor,
+    operations: Sequence[Callable[[Tensor, Tensor], Tensor]],
+    parameter: Tensor,
+) -> Tensor:
+    """Apply to each image an operation of its own, each operation in one call, and return a new batch.
 
     Args:
         images: uint8 (B, C, H, W).
-        chosen: bool (B,), on the CPU: the host knows the indices, so no device has to be waited for.
-        operation: takes n images and n parameters and gives n images.
+        which: int64 (B,), the number of the operation, -1 for none; on the CPU, so that the host knows
+            how many images each gets and no device has to be waited for.
+        operations: take n images and n parameters and give n images.
         parameter: (B,), on the CPU.
     """
-    index = chosen.nonzero().flatten()
-    if len(index) == 0:
-        return
-    on_device = index.to(images.device, non_blocking=True)
-    images.index_copy_(0, on_device, operation(images.index_select(0, on_device), parameter[index]))
+    order = which.argsort()
+    counts = (which + 1).bincount(minlength=len(operations) + 1).tolist()
+    on_device = order.to(images.device, non_blocking=True)
+    together = images.index_select(0, on_device)  # those of one operation side by side, the unchanged first
+    parts, parameters = together.split(counts)[1:], parameter[order].split(counts)[1:]
+    for operation, part, own in zip(operations, parts, parameters, strict=True):
+        if len(part) > 0:
+            part.copy_(operation(part, own))
+    return together.index_select(0, order.argsort().to(images.device, non_blocking=True))

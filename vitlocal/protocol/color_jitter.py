@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from vitlocal.protocol import operations
-from vitlocal.protocol.base import Augmentation, apply_to_some, check
+from vitlocal.protocol.base import Augmentation, apply_each, check
 
 _OPERATIONS = (
     operations.adjust_brightness,
@@ -75,11 +75,12 @@ class ColorJitter(Augmentation):
 
     def apply(self, batch: dict[str, Tensor], generator: torch.Generator) -> None:
         """Change ``batch["image"]``; see :meth:`Augmentation.apply`."""
-        images = batch["image"].clone(memory_format=torch.contiguous_format)
+        images = batch["image"]
         plan = self.draw(len(images), generator)
         strengths = (self.brightness, self.contrast, self.saturation, self.hue)
+        changes = torch.tensor([strength > 0 for strength in strengths])
         for turn in plan.order.unbind(1):
-            for number, (operation, strength) in enumerate(zip(_OPERATIONS, strengths, strict=True)):
-                if strength > 0:  # at 0 it would change nothing
-                    apply_to_some(images, turn == number, operation, plan.factor[:, number])
+            which = torch.where(changes[turn], turn, -1)
+            factor = plan.factor.gather(1, turn.unsqueeze(1)).squeeze(1)
+            images = apply_each(images, which, _OPERATIONS, factor)
         batch["image"] = images

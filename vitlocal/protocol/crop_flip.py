@@ -3,10 +3,10 @@
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from vitlocal.protocol.base import Augmentation, check
-from vitlocal.protocol.geometry import gather_pixels
 
 
 class CropFlipPlan(NamedTuple):
@@ -51,14 +51,18 @@ class CropFlip(Augmentation):
     def apply(self, batch: dict[str, Tensor], generator: torch.Generator) -> None:
         """Change ``batch["image"]``; see :meth:`Augmentation.apply`."""
         images = batch["image"]
-        height, width = images.shape[-2:]
-        plan = self.draw(len(images), generator)
-        top, left, flip = torch.stack(plan).unsqueeze(-1).to(images.device, non_blocking=True)
-        columns = torch.arange(width, device=images.device)
-        rows = torch.arange(height, device=images.device) + top - self.padding  # (B, H)
-        columns = torch.where(flip.bool(), width - 1 - columns, columns) + left - self.padding  # (B, W)
-        rows_inside = (rows >= 0) & (rows < height)
-        columns_inside = (columns >= 0) & (columns < width)
-        source = (rows * width).unsqueeze(2) + columns.unsqueeze(1) + 1
-        source *= rows_inside.unsqueeze(2) & columns_inside.unsqueeze(1)
-        batch["image"] = gather_pixels(images, source.flatten(1))
+        batch_size, channels, height, width = images.shape
+        plan = self.draw(batch_size, generator)
+        # Farther out than the image is long there is nothing but zeros.
+        above, beside = min(self.padding, height), min(self.padding, width)
+        padded = F.pad(images, (beside, beside, above, above))
+        top = (plan.top - self.padding).clamp(-height, height) + above
+        left = (plan.left - self.padding).clamp(-width, width) + beside
+        # A row of a crop is a run of pixels in memory: its number is where it starts.
+        rows = torch.arange(batch_size * channels).view(batch_size, channels, 1) * padded.shape[2]
+        rows = rows + top.view(-1, 1, 1) + torch.arange(height)
+        starts = (rows * padded.shape[3] + left.view(-1, 1, 1)).to(images.device, non_blocking=True)
+        runs = padded.flatten().unfold(0, width, 1)
+        crops = runs.index_select(0, starts.flatten()).view(images.shape)
+        mirrored = plan.flip.nonzero().flatten().to(images.device, non_blocking=True)
+        batch["image"] = crops.index_copy_(0, mirrored, crops.index_select(0, mirrored).flip(3))
