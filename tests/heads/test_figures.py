@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from tests.heads.toy import DEPTH, HEADS, ToyModule, loader
 from vitlocal.heads.figures import AttentionMaps, attention_figure, centre_patch, depth_figure
@@ -47,16 +48,27 @@ def test_attention_figure_puts_each_head_in_its_place(channels):
             np.testing.assert_allclose(block, expected, rtol=1e-6)
     assert np.ma.masked_invalid(drawn).mask[3:, 4:].all()  # there is no second head in the second layer
     assert [label.get_text() for label in right.get_xticklabels()] == ["0", "1"]
-    (frame,) = left.patches
-    assert frame.get_bbox().bounds == (1.5, 3.5, 2, 4)  # pixels 2 to 3 and 4 to 7
-    assert len(right.patches) == 3  # the centre patch is framed in every map
+    assert _frames(left) == [(1.5, 3.5, 2, 4)]  # pixels 2 to 3 and 4 to 7
+    # The centre patch, row 1 and column 1, is framed in every map.
+    assert _frames(right) == [(0.5, 0.5, 1, 1), (4.5, 0.5, 1, 1), (0.5, 3.5, 1, 1)]
+    # Nothing lies over anything else, or is cut off: no layout engine sees to that.
+    canvas = FigureCanvasAgg(figure)
+    boxes = [axes.get_tightbbox(canvas.get_renderer()) for axes in figure.axes]
+    for number, box in enumerate(boxes):
+        assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1
+        assert not any(box.overlaps(other) for other in boxes[number + 1 :])
+
+
+def _frames(axes):
+    (frames,) = axes.collections
+    return [path.get_extents().bounds for path in frames.get_paths()]
 
 
 def test_depth_figure_draws_every_head_and_the_reference():
     figure = depth_figure([[0.1, 0.3], [0.2, 0.6]], "distance", 0.4)
     (axes,) = figure.axes
     lines = [line.get_xydata().tolist() for line in axes.lines]
-    assert [[0, 0.1], [0, 0.3]] in lines and [[1, 0.2], [1, 0.6]] in lines
+    assert [[0, 0.1], [0, 0.3], [1, 0.2], [1, 0.6]] in lines
     assert [[0, 0.2], [1, 0.4]] in lines  # the layers' means
     assert [line[1] for line in lines[-1]] == [0.4, 0.4]
     assert axes.get_ylim()[1] > 0.6 and axes.get_ylabel() == "distance"

@@ -47,18 +47,19 @@ def depth_figure(layers: Sequence[Sequence[float]], label: str, uniform: float) 
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4, 4), layout="constrained")
-    axes = figure.add_subplot()
-    for depth, values in enumerate(layers):
-        axes.plot([depth] * len(values), values, "o", color=HEAD_COLOUR, alpha=0.6, markersize=5)
+    # Places are given: a layout engine would draw everything twice, at each epoch.
+    figure = Figure(figsize=(6.4, 4))
+    axes = figure.add_axes((0.12, 0.12, 0.86, 0.79))
+    depths = [depth for depth, values in enumerate(layers) for _ in values]
+    every = [value for values in layers for value in values]
+    axes.plot(depths, every, "o", color=HEAD_COLOUR, alpha=0.6, markersize=5, label="a head")
     means = [sum(values) / len(values) for values in layers]
     axes.plot(range(len(layers)), means, color=HEAD_COLOUR, linewidth=1, label="mean of the layer")
-    axes.plot([], [], "o", color=HEAD_COLOUR, alpha=0.6, markersize=5, label="a head")
     axes.axhline(uniform, color=REFERENCE_COLOUR, linestyle="--", linewidth=1.2, label="uniform attention")
     axes.set(xlabel="layer", ylabel=label, xticks=range(len(layers)))
-    axes.set_ylim(0, 1.05 * max(uniform, *(max(values) for values in layers)) or 1)
+    axes.set_ylim(0, 1.05 * max(uniform, *every) or 1)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(frameon=False, loc="outside upper center", ncols=3, fontsize="small")
+    figure.legend(frameon=False, loc="upper center", ncols=3, fontsize="small")
     return figure
 
 
@@ -73,20 +74,26 @@ def attention_figure(maps: AttentionMaps) -> Figure:
 
     rows, columns = maps.layers[0].shape[1:]
     heads = max(len(layer) for layer in maps.layers)
-    cell = 0.5
-    grid_width = cell * heads * (columns + 1) / (rows + 1)
-    figure = Figure(
-        figsize=(3.2 + grid_width + 1.2, max(2.4, cell * len(maps.layers) + 1)), layout="constrained"
+    montage = _montage(maps.layers, heads)
+    # In inches: the image, the maps and the colour bar beside each other, as high as the maps.
+    high = max(2.0, 0.5 * len(maps.layers))
+    wide = high * montage.shape[1] / montage.shape[0]
+    below, size = 0.55, (2.75 + wide + 1.25, high + 0.95)
+    figure = Figure(figsize=size)
+    left, right, beside = (
+        figure.add_axes((x / size[0], below / size[1], width / size[0], high / size[1]))
+        for x, width in ((0.1, 2.0), (2.75, wide), (2.75 + wide + 0.1, 0.15))
     )
-    left, right = figure.subplots(1, 2, width_ratios=(3.2, grid_width + 1.2))
     _draw_image(left, maps.image, (rows, columns))
 
     lowest = 0.1 / (rows * columns)
-    montage = _montage(maps.layers, heads)
     drawn = right.imshow(montage.clip(min=lowest), norm=LogNorm(lowest, 1), cmap=COLOUR_MAP)
-    for layer, weights in enumerate(maps.layers):
-        for head in range(len(weights)):
-            _frame(right, (layer * (rows + 1), head * (columns + 1)), (rows, columns), (1, 1))
+    origins = [
+        (layer * (rows + 1), head * (columns + 1))
+        for layer, weights in enumerate(maps.layers)
+        for head in range(len(weights))
+    ]
+    _frame(right, origins, (rows, columns), (1, 1))
     right.set(
         xlabel="head",
         ylabel="layer",
@@ -97,7 +104,8 @@ def attention_figure(maps: AttentionMaps) -> Figure:
     )
     right.tick_params(length=0)
     right.spines[:].set_visible(False)
-    bar = figure.colorbar(drawn, ax=right, fraction=0.05, pad=0.02)
+    bar = figure.colorbar(drawn, cax=beside, format="%g")
+    bar.minorticks_off()
     bar.set_label("attention of the framed patch\n(white line: uniform)")
     bar.ax.axhline(1 / (rows * columns), color="white", linewidth=2)
     return figure
@@ -116,22 +124,26 @@ def _draw_image(axes: Axes, image: Tensor, grid_size: tuple[int, int]) -> None:
     pixels = image.permute(1, 2, 0).numpy()
     axes.imshow(pixels if pixels.shape[2] == 3 else pixels[..., 0], cmap="gray", vmin=0, vmax=255)
     patch = (pixels.shape[0] / grid_size[0], pixels.shape[1] / grid_size[1])
-    _frame(axes, (0, 0), grid_size, patch, linewidth=2.5)
+    _frame(axes, [(0, 0)], grid_size, patch, linewidth=2.5)
     axes.set(xticks=[], yticks=[], title="image")
 
 
 def _frame(
     axes: Axes,
-    origin: tuple[int, int],
+    origins: Sequence[tuple[int, int]],
     grid_size: tuple[int, int],
     patch: tuple[float, float],
     linewidth: float = 0.8,
 ) -> None:
-    """Frame the centre patch of a grid whose first pixel, (row, column), is at ``origin``."""
+    """Frame the centre patch of grids whose first pixels, (row, column), are at ``origins``."""
+    from matplotlib.collections import PatchCollection
     from matplotlib.patches import Rectangle
 
     row, column = centre_patch(grid_size)
-    corner = (origin[1] + column * patch[1] - 0.5, origin[0] + row * patch[0] - 0.5)
-    axes.add_patch(
-        Rectangle(corner, patch[1], patch[0], fill=False, edgecolor=REFERENCE_COLOUR, linewidth=linewidth)
+    frames = [
+        Rectangle((x + column * patch[1] - 0.5, y + row * patch[0] - 0.5), patch[1], patch[0])
+        for y, x in origins
+    ]
+    axes.add_collection(
+        PatchCollection(frames, facecolor="none", edgecolor=REFERENCE_COLOUR, linewidth=linewidth)
     )

@@ -14,7 +14,10 @@ A row without any weight on the keys that count contributes 0.
 """
 
 import math
-from typing import Literal, get_args
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -109,8 +112,8 @@ def mean_attention_distance(
     Raises:
         InputError: sizes that do not fit each other, or an unknown choice.
     """
-    patches, keys = _patch_rows(attention, num_prefix_tokens, class_token, grid_size)
-    return _mean_ratio(_reach(patches, _distances_for(patches, grid_size, unit, patch_size)), keys.sum(-1))
+    sums = _row_sums(attention, num_prefix_tokens, class_token, grid_size, unit, patch_size)
+    return _ratio(sums.reach, sums.weight).mean(0)
 
 
 def raw_mean_attention_distance(
@@ -125,8 +128,7 @@ def raw_mean_attention_distance(
     Weight on the class token shrinks it. For softmax attention, whose rows sum to 1, it equals MAD
     with ``class_token="keep"``. Arguments as in :func:`mean_attention_distance`.
     """
-    patches, _ = _patch_rows(attention, num_prefix_tokens, "drop", grid_size)
-    return _reach(patches, _distances_for(patches, grid_size, unit, patch_size)).mean(-1)
+    return _row_sums(attention, num_prefix_tokens, "drop", grid_size, unit, patch_size).reach.mean(0)
 
 
 def mean_attention_distance_without_self(
@@ -142,9 +144,8 @@ def mean_attention_distance_without_self(
     Tells a head that looks at its neighbours from one that looks at its own patch. Arguments as in
     :func:`mean_attention_distance`.
     """
-    patches, keys = _patch_rows(attention, num_prefix_tokens, class_token, grid_size)
-    reach = _reach(patches, _distances_for(patches, grid_size, unit, patch_size))
-    return _mean_ratio(reach, _weight_without_self(keys))
+    sums = _row_sums(attention, num_prefix_tokens, class_token, grid_size, unit, patch_size)
+    return _ratio(sums.reach, sums.others).mean(0)
 
 
 def normalized_entropy(
@@ -163,8 +164,8 @@ def normalized_entropy(
     Raises:
         InputError: sizes that do not fit each other, or an unknown choice.
     """
-    _, keys = _patch_rows(attention, num_prefix_tokens, class_token)
-    return _entropy(keys, keys.sum(-1))
+    weight = _row_sums(attention, num_prefix_tokens, class_token).weight
+    return _entropy(_at_least_float32(attention), num_prefix_tokens, class_token, weight).mean(0)
 
 
 def self_mass(attention: Tensor, num_prefix_tokens: int = 0, class_token: ClassToken = "drop") -> Tensor:
@@ -172,14 +173,13 @@ def self_mass(attention: Tensor, num_prefix_tokens: int = 0, class_token: ClassT
 
     Arguments as in :func:`normalized_entropy`.
     """
-    patches, keys = _patch_rows(attention, num_prefix_tokens, class_token)
-    return _mean_ratio(_own_weight(patches), keys.sum(-1))
+    sums = _row_sums(attention, num_prefix_tokens, class_token)
+    return _ratio(sums.own, sums.weight).mean(0)
 
 
 def class_token_mass(attention: Tensor, num_prefix_tokens: int = 0) -> Tensor:
     """Weight that patch queries put on the prefix tokens, (B, H); 0 where there are none."""
-    prefix = _at_least_float32(attention[..., num_prefix_tokens:, :num_prefix_tokens])
-    return prefix.sum(-1).mean(-1)
+    return _row_sums(attention, num_prefix_tokens, "drop").prefix.mean(0)
 
 
 def head_statistics(
@@ -197,83 +197,143 @@ def head_statistics(
     Returns:
         A (B, H) tensor for each name in ``STATISTICS``, in that order.
     """
-    patches, keys = _patch_rows(attention, num_prefix_tokens, class_token, grid_size)
-    reach = _reach(patches, _distances_for(patches, grid_size, unit, patch_size))
-    weight = keys.sum(-1)
-    return {
-        "mad": _mean_ratio(reach, weight),
-        "entropy": _entropy(keys, weight),
-        "self_mass": _mean_ratio(_own_weight(patches), weight),
-        "mad_without_self": _mean_ratio(reach, _weight_without_self(keys)),
-        "class_mass": class_token_mass(attention, num_prefix_tokens),
-        "mad_raw": reach.mean(-1),
+    attention = _at_least_float32(attention)
+    sums = _row_sums(attention, num_prefix_tokens, class_token, grid_size, unit, patch_size)
+    weight = sums.weight
+    rows = {
+        "mad": _ratio(sums.reach, weight),
+        "entropy": _entropy(attention, num_prefix_tokens, class_token, weight),
+        "self_mass": _ratio(sums.own, weight),
+        "mad_without_self": _ratio(sums.reach, sums.others),
+        "class_mass": sums.prefix,
+        "mad_raw": sums.reach,
     }
+    means = torch.stack([rows[name] for name in STATISTICS]).mean(1)  # at once: small operations add up
+    return dict(zip(STATISTICS, means, strict=True))
 
 
-# Below, P is the number of patches and K that of the keys that count; of K keys, the last P are patches.
+@contextmanager
+def exact_products(device: torch.device) -> Iterator[None]:
+    """Within the block, matrix products of float32 are in float32: no autocast, TF32 or bfloat16."""
+    backend: Any = torch.backends.cuda if device.type == "cuda" else torch.backends.mkldnn
+    precision = backend.matmul.fp32_precision
+    reduced = precision not in ("none", "ieee")
+    if reduced:
+        backend.matmul.fp32_precision = "ieee"
+    try:
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        if reduced:
+            backend.matmul.fp32_precision = precision
 
 
-def _patch_rows(
-    attention: Tensor, num_prefix_tokens: int, class_token: ClassToken, grid_size: GridSize | None = None
-) -> tuple[Tensor, Tensor]:
-    """Rows of the patch queries: over the patches (B, H, P, P) and over the keys that count (B, H, P, K)."""
+# Below, P is the number of patches, N that of all tokens; the last P tokens are the patches.
+
+
+class _RowSums(NamedTuple):
+    """What the rows of the patch queries add up to, each (P, B, H).
+
+    Attributes:
+        reach: sum_j a_ij |p_i - p_j|.
+        others: weight on the keys that count, without the query's own patch.
+        own: weight on the query's own patch, a_ii.
+        prefix: weight on the prefix tokens.
+    """
+
+    reach: Tensor
+    others: Tensor
+    own: Tensor
+    prefix: Tensor
+
+    @property
+    def weight(self) -> Tensor:
+        """Weight on the keys that count."""
+        return self.others + self.own
+
+
+def _row_sums(
+    attention: Tensor,
+    num_prefix_tokens: int,
+    class_token: ClassToken,
+    grid_size: GridSize | None = None,
+    unit: Unit = "patches",
+    patch_size: tuple[int, int] | None = None,
+) -> _RowSums:
+    """One pass over the rows of the patch queries; without a grid, distances mean nothing."""
     if class_token not in get_args(ClassToken):
         raise InputError(
             f"class_token is {class_token!r}: it must be one of {', '.join(get_args(ClassToken))}"
         )
     if attention.ndim != 4 or attention.shape[-2] != attention.shape[-1]:
         raise InputError(f"attention has shape {tuple(attention.shape)}: it must be (B, H, N, N)")
-    if grid_size is not None and attention.shape[-1] != num_prefix_tokens + math.prod(grid_size):
+    tokens = attention.shape[-1]
+    if grid_size is None:
+        grid_size = (1, tokens - num_prefix_tokens)
+    if tokens != num_prefix_tokens + math.prod(grid_size):
         raise InputError(
-            f"attention is over {attention.shape[-1]} tokens but {num_prefix_tokens} prefix tokens and "
+            f"attention is over {tokens} tokens but {num_prefix_tokens} prefix tokens and "
             f"{grid_size[0]}x{grid_size[1]} patches were given: they must add up"
         )
-    rows = _at_least_float32(attention[..., num_prefix_tokens:, :])
-    patches = rows[..., num_prefix_tokens:]
-    return patches, rows if class_token == "keep" else patches
+    attention = _at_least_float32(attention)
+    terms = _terms(
+        tuple(grid_size),
+        num_prefix_tokens,
+        class_token,
+        unit,
+        None if patch_size is None else tuple(patch_size),
+        attention.device,
+        attention.dtype,
+    )
+    # For each query, the terms times its rows in all images and heads: (P, 4, B H).
+    rows = attention.flatten(0, 1)[:, num_prefix_tokens:].permute(1, 2, 0)
+    with exact_products(attention.device):
+        sums = torch.bmm(terms, rows)
+    return _RowSums(*sums.unflatten(2, attention.shape[:2]).unbind(1))
+
+
+@lru_cache(maxsize=8)
+def _terms(
+    grid_size: GridSize,
+    num_prefix_tokens: int,
+    class_token: ClassToken,
+    unit: Unit,
+    patch_size: tuple[int, int] | None,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Tensor:
+    """For each query and key, what the key's weight counts in each of ``_RowSums``: (P, 4, N)."""
+    with torch.inference_mode(False), torch.no_grad():  # kept, so it must do in training too
+        distances = pairwise_distances(grid_size, unit, patch_size, device=device, dtype=dtype)
+        own = torch.eye(len(distances), device=device, dtype=dtype)
+        patches = torch.stack([distances, 1 - own, own, torch.zeros_like(own)], dim=1)
+        prefix = patches.new_tensor([0, class_token == "keep", 0, 1])[:, None]
+        return torch.cat([prefix.expand(len(patches), -1, num_prefix_tokens), patches], dim=2)
 
 
 def _at_least_float32(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def _distances_for(
-    patches: Tensor, grid_size: GridSize, unit: Unit, patch_size: tuple[int, int] | None
-) -> Tensor:
-    return pairwise_distances(grid_size, unit, patch_size, device=patches.device, dtype=patches.dtype)
+def _entropy(attention: Tensor, num_prefix_tokens: int, class_token: ClassToken, weight: Tensor) -> Tensor:
+    """Normalised entropy of rows that have this weight on the keys that count, both (P, B, H).
 
-
-def _reach(patches: Tensor, distances: Tensor) -> Tensor:
-    """sum_j a_ij |p_i - p_j| of each row, (B, H, P)."""
-    # Not a matrix product: autocast would run that in bfloat16, and "high" matmul precision in TF32.
-    return (patches * distances).sum(-1)
-
-
-def _own_weight(patches: Tensor) -> Tensor:
-    """a_ii of each row, (B, H, P)."""
-    return patches.diagonal(dim1=-2, dim2=-1)
-
-
-def _weight_without_self(keys: Tensor) -> Tensor:
-    """sum_(j != i) a_ij of each row, (B, H, P)."""
-    # Summed, not 1 - a_ii: of a head that looks at its own patch almost only, that leaves rounding errors.
-    queries, count = keys.shape[-2:]
-    own = torch.eye(count, dtype=torch.bool, device=keys.device)[count - queries :]
-    return keys.masked_fill(own, 0).sum(-1)
-
-
-def _entropy(keys: Tensor, weight: Tensor) -> Tensor:
-    """Normalised entropy, (B, H), of rows (B, H, P, K) that have this weight in all (B, H, P)."""
-    count = keys.shape[-1]
-    entropy = torch.special.entr(_ratio(keys, weight[..., None])).sum(-1)
-    return entropy.mean(-1) / (math.log(count) if count > 1 else 1.0)
-
-
-def _mean_ratio(part: Tensor, whole: Tensor) -> Tensor:
-    """Mean over queries of part / whole: (B, H, P) to (B, H)."""
-    return _ratio(part, whole).mean(-1)
+    -sum_j (a_ij / w) ln (a_ij / w) = ln w - (sum_j a_ij ln a_ij) / w: no pass to renormalise.
+    """
+    first = num_prefix_tokens if class_token == "drop" else 0
+    # Of the whole matrix, which is contiguous. torch.special.entr and xlogy are five times as slow on a CPU.
+    terms = attention.log().mul_(attention)[..., num_prefix_tokens:, first:]
+    # 0 ln 0 = 0, here NaN. (A weight that is NaN itself makes the row's weight NaN.)
+    expected = _ratio(terms.nansum(-1).permute(2, 0, 1), weight)
+    # Rounding may leave less than nothing of one-hot rows, and ln 0 of those without weight.
+    entropy = (_positive(weight).log() - expected).clamp_(min=0)
+    return entropy / math.log(max(terms.shape[-1], 2))
 
 
 def _ratio(part: Tensor, whole: Tensor) -> Tensor:
     """Part / whole; a whole of 0 has parts of 0 only, and their ratio is 0."""
-    return part / whole.masked_fill(whole == 0, 1)
+    return part / _positive(whole)
+
+
+def _positive(x: Tensor) -> Tensor:
+    return x.clamp(min=torch.finfo(x.dtype).tiny)

@@ -45,7 +45,7 @@ class ImageMean(Metric):
 
     def update(self, attention: Tensor) -> None:
         """Add the images of a batch of probabilities (B, H, N, N)."""
-        self.total += self.function(attention).to(self.total.dtype).sum(0)
+        self.total += self.function(attention).sum(0, dtype=self.total.dtype)
         self.images += len(attention)
 
     def compute(self) -> Any:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vitlocal.errors import InputError
+from vitlocal.heads.functional import exact_products
 
 # 8 MiB of float32; the statistics need a few more tensors of that size. Larger is slower on a CPU.
 CHUNK_ELEMENTS = 2**21
@@ -76,23 +77,29 @@ def observe(
         images = images.nonzero().squeeze(1)  # once, not in every layer: the number of images syncs
     with ExitStack() as hooks:
         for (_, module), consumer in zip(find_attention(network), consumers, strict=True):
-            hook = _hook(consumer, images, chunk_elements)
-            hooks.callback(module.register_forward_hook(hook).remove)
+            hook = _hook(module, consumer, images, chunk_elements)
+            watched = module.qkv if hasattr(module, "weights") else module
+            hooks.callback(watched.register_forward_hook(hook).remove)
         yield
 
 
 def _hook(
-    consumer: Callable[[Tensor], object], images: Tensor | None, chunk_elements: int
-) -> Callable[[nn.Module, tuple[Tensor, ...], object], None]:
-    """A forward hook that computes the module's probabilities again from its input."""
+    attention: Any, consumer: Callable[[Tensor], object], images: Tensor | None, chunk_elements: int
+) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+    """A forward hook for ``attention.qkv`` or, where there are no ``weights``, for ``attention`` itself."""
 
-    def read(module: Any, inputs: tuple[Tensor, ...], output: object) -> None:
-        tokens = inputs[0] if images is None else inputs[0][images]
-        elements = module.num_heads * tokens.shape[1] ** 2
+    def read(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        whole = module is attention
+        source, weights = (
+            inputs[0] if whole else output,
+            attention.probabilities if whole else attention.weights,
+        )
+        source = source if images is None else source[images]
+        elements = attention.num_heads * source.shape[1] ** 2
         with torch.no_grad():
-            for chunk in tokens.split(max(1, chunk_elements // elements)) if len(tokens) else ():
-                probabilities = module.probabilities(chunk)
-                with torch.autocast(tokens.device.type, enabled=False):
+            for chunk in source.split(max(1, chunk_elements // elements)) if len(source) else ():
+                probabilities = weights(chunk)
+                with exact_products(source.device):
                     consumer(probabilities)
 
     return read
