@@ -1,10 +1,16 @@
 """The command line, from end to end on small data."""
 
 import csv
+import subprocess
+import sys
 
 import pytest
 import yaml
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.cli import LightningCLI
 
+from vitlocal import __version__
 from vitlocal.cli import main
 
 SMALL = ["--model.width=16", "--model.depth=2", "--model.heads=2", "--data.batch_size=8"]
@@ -130,6 +136,59 @@ def test_a_checkpoint_callback_can_follow_locality(fit):
 def test_a_dry_run_writes_no_tables(fit, tmp_path):
     fit("--trainer.fast_dev_run=1")
     assert not list(tmp_path.rglob("*.csv"))
+
+
+@pytest.mark.parametrize("words", [["--help"], ["-h"], ["--version"]], ids=" ".join)
+def test_help_and_version_do_not_wait_for_torch(words):
+    code = f"import sys; from vitlocal.cli import main; main({words}); assert 'torch' not in sys.modules"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    if words == ["--version"]:
+        assert done.stdout == f"vitlocal {__version__}\n"
+    else:
+        assert all(f"\n  {command} " in done.stdout for command in LightningCLI.subcommands())
+
+
+def test_the_progress_bar(fit, monkeypatch):
+    bars = []
+
+    def no_training(trainer, *args, **kwargs):
+        found = [callback for callback in trainer.callbacks if isinstance(callback, ProgressBar)]
+        bars.append([callback.refresh_rate for callback in found])
+
+    monkeypatch.setattr(Trainer, "_fit_impl", no_training)  # of fit itself the signature is read
+
+    fit()
+    fit("--trainer.enable_progress_bar=true")
+    fit(
+        "--trainer.enable_progress_bar=true",
+        "--trainer.callbacks+=TQDMProgressBar",
+        "--trainer.callbacks.refresh_rate=3",
+    )
+    fit("--trainer.enable_progress_bar=null", "--trainer.barebones=true")
+    assert bars == [[], [10], [3], []]
+
+
+def test_lightning_does_not_speak_of_itself(tmp_path):
+    """In a process of its own: what is said goes to the standard error of a run."""
+    words = ["fit", "--config", "digits.yaml", *SMALL, "--trainer.fast_dev_run=1"]
+    done = subprocess.run(
+        [sys.executable, "-m", "vitlocal", *words], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0 and "Seed set to" in done.stderr
+    assert "litlogger" not in done.stderr and "LeafSpec" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [([], "bf16-mixed"), (["--trainer.precision=32-true"], "32-true")]
+)
+def test_the_precision_is_the_hardware_s_unless_given(given, expected, npz_file, monkeypatch, capsys):
+    monkeypatch.setattr("vitlocal.hardware.precision", lambda accelerator: "bf16-mixed")
+    with pytest.raises(SystemExit) as ended:
+        main(["fit", "--config", "npz.yaml", f"--data.path={npz_file}", *given, "--print_config"])
+    assert ended.value.code == 0
+    assert yaml.safe_load(capsys.readouterr().out)["trainer"]["precision"] == expected
 
 
 def test_digits_are_the_default(capsys, monkeypatch, tmp_path):

@@ -37,6 +37,11 @@ _OF_VALUE = ("Does not validate", "Parser key")
 _ABOUT = ("Does not validate", "Subtypes:", "Errors:", "Given value", "Expected a path but")
 
 
+def debugging() -> bool:
+    """Whether mistakes are shown with their traceback: ``VITLOCAL_DEBUG=1``."""
+    return os.environ.get("VITLOCAL_DEBUG") == "1"
+
+
 def leave(sentence: str, code: int = 1) -> NoReturn:
     """Say it once, whatever the number of processes, and end this one."""
     if not getattr(rank_zero_only, "rank", 0) or _alone():  # set by Lightning, as soon as it knows

@@ -122,11 +122,13 @@ class Classification(LightningModule):
         self.register_buffer("mean", mean.view(-1, 1, 1) * 255, persistent=False)
         self.register_buffer("std", std.view(-1, 1, 1) * 255, persistent=False)
         classes = facts["num_classes"]
+        # Labels were checked when they were read; to check every batch's would wait for the device.
+        options: dict[str, Any] = {"num_classes": classes, "average": "micro", "validate_args": False}
         accuracies: dict[str, Metric | MetricCollection] = {
-            "acc1": MulticlassAccuracy(classes, average="micro", ignore_index=UNKNOWN),
-            "acc5": MulticlassAccuracy(classes, top_k=min(5, classes), average="micro", ignore_index=UNKNOWN),
+            "acc1": MulticlassAccuracy(**options, ignore_index=UNKNOWN),
+            "acc5": MulticlassAccuracy(**options, ignore_index=UNKNOWN, top_k=min(5, classes)),
         }
-        self.train_accuracy = MulticlassAccuracy(classes, average="micro")
+        self.train_accuracy = MulticlassAccuracy(**options)
         self.val_accuracy = MetricCollection(accuracies, prefix="val/")
         self.test_accuracy = self.val_accuracy.clone(prefix="test/")
         self.train_loss, self.val_loss, self.test_loss = _mean(), _mean(), _mean()

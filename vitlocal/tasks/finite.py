@@ -15,12 +15,12 @@ FAR = torch.iinfo(torch.int64).max
 class FiniteLoss(Callback):
     """Stops training when the loss turns NaN or infinite, before that state can be saved.
 
-    The loss is looked at on its device, so that no step has to wait for it; the answer is fetched
-    every ``every_n_steps`` steps, before each validation, at each epoch's end, and before each
-    checkpoint, together with whether the weights are finite.
+    The losses stay on their device, so that no step has to wait for them, and are looked at every
+    ``every_n_steps`` steps; before each validation, at each epoch's end and before each checkpoint,
+    the weights are looked at too.
 
     Args:
-        every_n_steps: how often the answer is fetched within an epoch.
+        every_n_steps: how often the losses are looked at within an epoch.
 
     Raises:
         InputError: from the hooks, in every process alike, with the first such step and its learning rate.
@@ -28,25 +28,23 @@ class FiniteLoss(Callback):
 
     def __init__(self, every_n_steps: int = 50) -> None:
         self.every_n_steps = every_n_steps
-        self._step = 0
-        self._rates: dict[int, float] = {}
-        self._first_bad: Tensor | None = None
+        self._step, self._rate = 0, math.nan
+        self._seen: list[tuple[int, float, Tensor]] = []  # step, learning rate and loss
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Note which step this is, and with which learning rate it is made."""
         self._step = trainer.global_step + 1
-        self._rates[self._step] = trainer.optimizers[0].param_groups[0]["lr"]
+        self._rate = trainer.optimizers[0].param_groups[0]["lr"]
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Look at the step's loss."""
-        bad = torch.where(outputs["loss"].detach().isfinite(), FAR, self._step)
-        self._first_bad = bad if self._first_bad is None else torch.minimum(self._first_bad, bad)
+        """Note the step's loss."""
+        self._seen.append((self._step, self._rate, outputs["loss"].detach()))
         if (batch_idx + 1) % self.every_n_steps == 0:
-            self._check(trainer, self._first_bad)
+            self._check(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Do not validate what is no network any more."""
@@ -63,20 +61,24 @@ class FiniteLoss(Callback):
         self._check_weights(trainer, pl_module)
 
     def _check_weights(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._first_bad is None:  # before the first step
+        if not self._step:  # before the first one
             return
         # A finite loss can have a gradient that is not.
         finite = torch.stack([weight.detach().isfinite().all() for weight in pl_module.parameters()]).all()
-        self._check(trainer, torch.minimum(self._first_bad, torch.where(finite, FAR, self._step)))
+        self._seen.append((self._step, self._rate, torch.where(finite, 0.0, math.nan)))
+        self._check(trainer)
 
-    def _check(self, trainer: Trainer, first_bad: Tensor) -> None:
+    def _check(self, trainer: Trainer) -> None:
+        steps, rates, losses = zip(*self._seen, strict=True)
+        self._seen = []
+        finite = torch.stack(losses).isfinite()
+        first_bad = torch.where(finite, FAR, torch.tensor(steps, device=finite.device)).min()
         # The least of all processes, so that all stop and say the same.
-        step = int(trainer.strategy.reduce(first_bad.clone(), reduce_op="min"))
+        step = int(trainer.strategy.reduce(first_bad, reduce_op="min"))
         if step < FAR:
-            rate = self._rates.get(step, math.nan)
+            rate = dict(zip(steps, rates, strict=True))[step]
             raise InputError(
                 f"training stopped at step {step} with learning rate {rate:.3g}: the loss or the weights are "
                 "not finite from there on, so nothing was saved since; give a smaller model.lr, a longer "
                 "model.warmup_epochs or trainer.gradient_clip_val, and start again"
             )
-        self._rates = {self._step: self._rates[self._step]}

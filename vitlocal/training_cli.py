@@ -1,0 +1,292 @@
+"""fit, validate, test and predict: LightningCLI with a protocol, a monitor and the shipped configurations."""
+
+import inspect
+import json
+import logging
+import os
+import warnings
+from pathlib import Path
+from typing import Any, NoReturn
+
+from jsonargparse import ActionConfigFile, Namespace
+from lightning.fabric.plugins import CheckpointIO
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar, TQDMProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
+
+from vitlocal import __version__, config_files, hardware, messages, runs
+from vitlocal.checkpoints import CheckpointFiles, ProcessStates, RunCheckpoint, newest, read
+from vitlocal.data import Digits, ImageDataModule
+from vitlocal.errors import InputError
+from vitlocal.files import remove_leftovers
+from vitlocal.heads import LocalityMonitor
+from vitlocal.protocol import Protocol
+from vitlocal.tasks import Classification, EpochMetrics, FiniteLoss, PredictionWriter
+
+DIGITS_NOTE = "vitlocal: on the embedded digits; --config cifar100.yaml gives the paper's CIFAR-100"
+
+# To show the loss, each redrawing of the progress bar has to wait for the device.
+STEPS_BETWEEN_REDRAWINGS = 10
+
+# What Lightning says of itself at each start: a call that PyTorch 2.14 deprecates, and another product.
+warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated")
+logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+    lambda record: "litlogger" not in record.getMessage()
+)
+
+
+class ConfigFile(ActionConfigFile):
+    """``--config``: a path, or the name of a shipped configuration."""
+
+    def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
+        """Find the file and merge it into what was given before."""
+        path = config_files.find(values)
+        config_files.check(path)
+        super().__call__(parser, cfg, str(path), option_string)
+
+
+class Parser(LightningArgumentParser):
+    """Says what is wrong in a sentence, without the pages of usage before it."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Say it and leave with exit code 2."""
+        if not self.exit_on_error:
+            super().error(message, ex)
+        at_fault = getattr(ex, "subcommand_parser", self)
+        sentence = messages.condensed(message, at_fault.get_defaults().keys())
+        if messages.debugging():
+            raise InputError(sentence) from ex
+        messages.leave(sentence, code=2)
+
+
+class SaveConfig(SaveConfigCallback):
+    """Writes ``config.yaml`` once all is ready to run, so that what is refused before leaves no folder."""
+
+    _saved = False  # in every process, unlike Lightning's own: saving is collective
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Not yet: the network is built, and a checkpoint put back, after this."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write it."""
+        self._save(trainer, pl_module)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write it, before the sanity check of ``fit`` too."""
+        self._save(trainer, pl_module)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write it."""
+        self._save(trainer, pl_module)
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write it."""
+        self._save(trainer, pl_module)
+
+    def _save(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not self._saved:
+            self._saved = True
+            super().setup(trainer, pl_module, str(trainer.state.fn))
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Take away the folder again if there is nothing in it but what the logger writes before all."""
+        for logger in trainer.loggers if trainer.is_global_zero and not self._saved else ():
+            if isinstance(logger, TensorBoardLogger):
+                logger.finalize("failed")
+                runs.remove_unbegun(Path(logger.log_dir))
+
+
+class TrainingCLI(LightningCLI):
+    """``fit``, ``validate``, ``test`` and ``predict`` of a ViT under a protocol.
+
+    Args:
+        words: the command line after the program's name.
+    """
+
+    def __init__(self, words: list[str]) -> None:
+        self._words = words
+        super().__init__(
+            save_config_callback=SaveConfig,
+            save_config_kwargs={"overwrite": True},
+            trainer_defaults={"max_epochs": 100, "log_every_n_steps": 10},
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            args=words,
+        )
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """The command that is given, whose parser is built; all of them where none is.
+
+        Without ``weights_only``: it could only switch off what keeps a checkpoint from running code.
+        """
+        every = LightningCLI.subcommands()
+        given = self._words[:1] if self._words[:1] and self._words[0] in every else every
+        return {name: every[name] | {"weights_only"} for name in given}
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """A parser whose ``--config`` knows the shipped files, and that takes no key for a longer one."""
+        parser = Parser(
+            allow_abbrev=False, prog="vitlocal", dump_header=[f"vitlocal=={__version__}"], **kwargs
+        )
+        parser.add_argument("-c", "--config", action=ConfigFile, help="YAML file: path or shipped name")
+        return parser
+
+    def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Trainer, model and data; the data may be left out."""
+        parser.add_lightning_class_args(Trainer, "trainer")
+        parser.set_defaults({f"trainer.{name}": value for name, value in self.trainer_defaults.items()})
+        parser.add_lightning_class_args(Classification, "model")
+        parser.add_lightning_class_args(ImageDataModule, "data", subclass_mode=True, required=False)
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """The protocol, and the callbacks that can be set or switched off by name."""
+        parser.add_class_arguments(Protocol, "protocol")
+        self._add_optional_callback(parser, LocalityMonitor, "locality")
+        self._add_optional_callback(parser, ModelCheckpoint, "checkpoint", RunCheckpoint)
+
+    @staticmethod
+    def _add_optional_callback(
+        parser: LightningArgumentParser, kind: type, key: str, default: type | None = None
+    ) -> None:
+        default = default or kind
+        path = {"class_path": f"{default.__module__}.{default.__qualname__}"}
+        parser.add_argument(f"--{key}", type=kind | None, default=path, help="null switches it off")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse; then put in what depends on the data set and the hardware, as if it had been typed."""
+        typed = list(self._words)
+        # Printing the configuration has to wait for the last parse.
+        silent = [arg for arg in typed if not arg.startswith("--print_config")]
+        command = next((arg for arg in typed if arg in self.subcommands()), None)
+        if command is None:  # asks for help, or is refused
+            self.config = self._parse(typed)
+            return
+        place = typed.index(command) + 1
+        digits = ["--config", "digits.yaml"]
+        parsed = [*silent[:place], *digits, *silent[place:]]
+        given = self._parse(parsed)
+        if isinstance(parser.instantiate(given)[command].data, Digits):
+            rank_zero_info(DIGITS_NOTE)
+            typed[place:place] = digits
+        else:
+            parsed = silent
+            given = self._parse(parsed)
+        if given[command].protocol.photometric == "auto":
+            photometric = parser.instantiate(given)[command].data.photometric
+            typed.append(f"--protocol.photometric={json.dumps(photometric)}")
+        trainer = given[command].trainer
+        if trainer.precision is None and trainer.plugins is None:  # a plugin may have a precision of its own
+            typed.append(f"--trainer.precision={hardware.precision(str(trainer.accelerator))}")
+        self.config = given if typed == parsed else self._parse(typed)
+        self._find_checkpoint(command)
+
+    def _parse(self, args: list[str]) -> Any:
+        """Parse, and refuse what jsonargparse takes and Lightning fails on."""
+        parsed = self.parser.parse_args(args)
+        given = parsed.get(parsed.get("subcommand") or "", {})
+        for group in ("trainer", "model", "protocol"):
+            if group in given and not isinstance(given[group], Namespace):
+                shown = json.dumps(given[group], default=str)
+                raise InputError(f"{group} is {shown}: it must be a mapping of keys to values")
+        for name, parameter in inspect.signature(Classification).parameters.items():
+            if given and given.model[name] is None and parameter.default is not None:
+                raise InputError(f"model.{name} is null: give a value, or leave it out")
+        seed = given.get("seed_everything")
+        if seed is not None and not 0 <= seed < 2**32:
+            raise InputError(f"seed_everything is {seed}: it must be from 0 to {2**32 - 1}")
+        return parsed
+
+    def _find_checkpoint(self, command: str) -> None:
+        """``--ckpt_path best`` or ``last``: that of this data set's and protocol's newest run."""
+        config = self.config[command]
+        self.resumed: Path | None = None
+        if config.ckpt_path not in ("best", "last"):
+            if config.ckpt_path not in (None, "hpc"):  # hpc: SLURM's own, found by Lightning
+                read(config.ckpt_path)
+            return
+        built = self.parser.instantiate(self.config)[command]
+        root = runs.folder(config.trainer.default_root_dir, built.data.name, built.protocol.name)
+        checkpoint, self._step = newest(root, config.ckpt_path, resuming=command == "fit")
+        config.ckpt_path = str(checkpoint)
+        if command == "fit":
+            self.resumed = checkpoint.parent.parent
+            rank_zero_only(remove_leftovers)(self.resumed)
+
+    def before_instantiate_classes(self) -> None:
+        """Leave the checkpoint that a run goes on from out of the run's configuration."""
+        config = self.config[self.subcommand]
+        self._checkpoint = config.ckpt_path
+        if self.resumed:
+            config.ckpt_path = None
+
+    def after_instantiate_classes(self) -> None:
+        """Hand that checkpoint to the trainer."""
+        self.config_init[self.subcommand].ckpt_path = self._checkpoint
+
+    def after_fit(self) -> None:
+        """Say where the run is, and how to look at it."""
+        if isinstance(self.trainer.logger, TensorBoardLogger):
+            logs = self.run.parent.parent
+            rank_zero_info(f"vitlocal: the run is in {self.run}; tensorboard --logdir {logs} shows it")
+
+    @staticmethod
+    def _check_processes(trainer: Namespace) -> None:
+        """A CPU takes any number of processes, and far more than it has cores bring the machine down."""
+        most = max(2, os.cpu_count() or 1)
+        devices = str(trainer.devices)
+        if trainer.accelerator == "cpu" and devices.isdecimal() and int(devices) > most:
+            raise InputError(f"trainer.devices is {devices} on a CPU: give at most {most} processes")
+
+    @staticmethod
+    def _progress_bar(trainer: Namespace) -> list[Callback]:
+        """Ours, unless there is to be none or another is given."""
+        given = trainer.callbacks if isinstance(trainer.callbacks, list) else [trainer.callbacks]
+        unwanted = trainer.enable_progress_bar is False or trainer.barebones
+        if unwanted or any(isinstance(callback, ProgressBar) for callback in given):
+            return []
+        return [TQDMProgressBar(refresh_rate=STEPS_BETWEEN_REDRAWINGS)]
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """A trainer with the protocol's callbacks, writing into the run's own folder."""
+        assert self.subcommand is not None
+        config = self.config_init[self.subcommand]
+        self.trainer_defaults["callbacks"] = [
+            *config.protocol.callbacks(),
+            *(callback for callback in (config.locality, config.checkpoint) if callback is not None),
+            *self._progress_bar(config.trainer),
+            FiniteLoss(),
+            EpochMetrics(),
+            PredictionWriter(),
+            ProcessStates(),
+        ]
+        given = config.trainer.plugins
+        plugins = given if isinstance(given, list) else [] if given is None else [given]
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            kwargs["plugins"] = [*plugins, CheckpointFiles()]
+        self._check_processes(config.trainer)
+        suffix = "" if self.subcommand == "fit" else f"-{self.subcommand}"
+        root = runs.folder(config.trainer.default_root_dir, config.data.name, config.protocol.name + suffix)
+        version = runs.number(self.resumed) if self.resumed else runs.next_version(root)
+        self.run = root / f"version_{version}"
+        if config.trainer.logger in (None, True):
+            # Of a run that goes on, what it showed after its checkpoint is hidden.
+            kwargs["logger"] = TensorBoardLogger(
+                root.parent,
+                root.name,
+                version,
+                default_hp_metric=False,
+                purge_step=self._step if self.resumed else None,
+            )
+        elif config.trainer.logger is False:
+            kwargs["default_root_dir"] = str(self.run)
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except (ImportError, MisconfigurationException, RuntimeError, TypeError, ValueError) as error:
+            said = " ".join(str(error).split())
+            named = [name for name in vars(config.trainer) if name in said]
+            given = [f"{name}={config.trainer[name]}" for name in named or ("accelerator", "devices")]
+            raise InputError(f"trainer ({', '.join(given)}): {said}") from error
