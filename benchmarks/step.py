@@ -50,7 +50,7 @@ def main() -> None:
         def steps(count: int = args.steps) -> None:
             for _ in range(count):
                 with torch.autocast(bench.device.type, torch.bfloat16, enabled=bfloat16):
-                    loss = F.cross_entropy((run or network)(images), target)
+                    loss = F.cross_entropy((network if run is None else run)(images), target)
                 loss.backward()
                 optimizer.step()
                 optimizer.zero_grad()

@@ -166,8 +166,7 @@ def test_the_progress_bar(fit, monkeypatch):
         "--trainer.callbacks+=TQDMProgressBar",
         "--trainer.callbacks.refresh_rate=3",
     )
-    fit("--trainer.enable_progress_bar=null", "--trainer.barebones=true")
-    assert bars == [[], [10], [3], []]
+    assert bars == [[], [10], [3]]
 
 
 def test_lightning_does_not_speak_of_itself(tmp_path):
@@ -189,6 +188,36 @@ def test_the_precision_is_the_hardware_s_unless_given(given, expected, npz_file,
         main(["fit", "--config", "npz.yaml", f"--data.path={npz_file}", *given, "--print_config"])
     assert ended.value.code == 0
     assert yaml.safe_load(capsys.readouterr().out)["trainer"]["precision"] == expected
+
+
+def test_compare(fit, tmp_path, capsys):
+    runs = [
+        str(fit(protocol=protocol).relative_to(tmp_path)) for protocol in ("baseline.yaml", "modern.yaml")
+    ]
+    main(["compare", *runs, "--output=both"])
+    assert "open both/index.html" in capsys.readouterr().out
+    with (tmp_path / "both" / "runs.csv").open() as file:
+        assert [row["condition"] for row in csv.DictReader(file)] == ["baseline", "modern"]
+    with (tmp_path / "both" / "heads.csv").open() as file:
+        assert sum(1 for _ in csv.DictReader(file)) == 2 * 3 * 2 * 2  # runs, epochs, layers, heads
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence", "code"),
+    [
+        ([], "the following arguments are required: RUN", 2),
+        (["nowhere"], "nowhere", 1),
+        (["."], "no run", 1),
+        ([".", "--out=x"], "--out=x", 2),
+    ],
+)
+def test_wrong_words_to_compare(words, sentence, code, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main(["compare", *words])
+    said = capsys.readouterr().err
+    assert ended.value.code == code and sentence in said and said.count("\n") == 1
+    assert not list(tmp_path.iterdir())
 
 
 def test_digits_are_the_default(capsys, monkeypatch, tmp_path):

@@ -245,8 +245,7 @@ class TrainingCLI(LightningCLI):
     def _progress_bar(trainer: Namespace) -> list[Callback]:
         """Ours, unless there is to be none or another is given."""
         given = trainer.callbacks if isinstance(trainer.callbacks, list) else [trainer.callbacks]
-        unwanted = trainer.enable_progress_bar is False or trainer.barebones
-        if unwanted or any(isinstance(callback, ProgressBar) for callback in given):
+        if trainer.enable_progress_bar is False or any(isinstance(one, ProgressBar) for one in given):
             return []
         return [TQDMProgressBar(refresh_rate=STEPS_BETWEEN_REDRAWINGS)]
 

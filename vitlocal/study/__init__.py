@@ -1,0 +1,1 @@
+"""Many runs: statistics over seeds, tables, figures and a page."""

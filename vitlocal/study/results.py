@@ -1,0 +1,357 @@
+"""Run folders read back: one run, many runs, and the tables of them."""
+
+import json
+import math
+import pickle
+import shlex
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import yaml
+
+from vitlocal import config_files, runs
+from vitlocal.errors import InputError
+from vitlocal.heads.functional import STATISTICS, uniform_mad
+
+FACTORS = ("photometric", "cutmix", "label_smoothing")
+THRESHOLDS = (0.3, 0.2, 0.1, 0.05, 0.024)
+"""MADs of which a run's row says when a head first went below; 0.024 and 0.2 enclose the paper's gap."""
+
+# Settings that change where or how fast a run goes, not what comes out.
+_NO_CONDITION = ("seed_everything", "ckpt_path", "data.path", "data.sources", "data.num_workers")
+_NO_CONDITION_TRAINER = ("default_root_dir", "logger", "enable_progress_bar", "enable_model_summary")
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One run, read from its folder.
+
+    Attributes:
+        folder: of the run, ``version_N``.
+        data: name of the data set.
+        condition: what runs that differ by their seeds only have in common.
+        seed: of the run; None where it had none.
+        config: ``config.yaml``.
+        factors: for each of ``FACTORS``, whether the protocol has it.
+        metrics: ``metrics.csv``, one row an epoch from 1.
+        heads: ``heads.csv``, one row an epoch, layer and head; epoch 0 is the untrained network.
+        command: the command line that gives this run.
+    """
+
+    folder: Path
+    data: str
+    condition: str
+    seed: int | None
+    config: dict[str, Any]
+    factors: dict[str, bool]
+    metrics: pd.DataFrame
+    heads: pd.DataFrame
+    command: str
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of training done."""
+        return int(self.metrics["epoch"].max())
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has all epochs that it was to have; a run without ``trainer.max_epochs`` always has."""
+        planned = _section(self.config, "trainer").get("max_epochs")
+        return not isinstance(planned, int) or self.epochs >= planned
+
+    @property
+    def unit(self) -> tuple[str, str]:
+        """Unit of distances, and what was done with the class token."""
+        given = _plain(self.config.get("locality"))
+        return str(given.get("unit", "grid")), str(given.get("class_token", "drop"))
+
+    @cached_property
+    def uniform(self) -> float | None:
+        """MAD of uniform attention on the run's grid and in its unit; None where its images' size is lost."""
+        model = _section(self.config, "model")
+        size, patch = self._image_size(), model.get("patch_size")
+        if size is None or not isinstance(patch, int) or patch < 1 or min(size) < patch:
+            return None
+        unit, class_token = self.unit
+        grid = (size[0] // patch, size[1] // patch)
+        prefix = 1 if model.get("pool", "token") == "token" else 0
+        return uniform_mad(grid, unit, (patch, patch), prefix, class_token)  # type: ignore[arg-type]
+
+    def _image_size(self) -> tuple[int, int] | None:
+        """From the checkpoint, which has what the data set told the model, or from the configuration."""
+        for name in ("last.ckpt", "best.ckpt"):
+            try:
+                # mmap: only what is looked at is read, not the weights.
+                path = self.folder / "checkpoints" / name
+                checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+                height, width = checkpoint["hyper_parameters"]["image_size"]
+                return int(height), int(width)
+            except (OSError, RuntimeError, pickle.UnpicklingError, KeyError, TypeError, ValueError, EOFError):
+                continue  # none kept, or damaged: it is no checkpoint that is asked for here
+        sides = {"Digits": 32, "CIFAR10": 32, "CIFAR100": 32, "TinyImageNet": 64}
+        data = _plain(self.config.get("data"))
+        given = _section(self.config, "model").get("image_size") or data.get("image_size")
+        side = given or sides.get(_class_name(self.config.get("data")))
+        pair = [side, side] if isinstance(side, int) else side
+        return (int(pair[0]), int(pair[1])) if isinstance(pair, list | tuple) and len(pair) == 2 else None
+
+
+def load(run_folder: Path, *, condition: str | None = None, data: str | None = None) -> Run:
+    """Read a run folder.
+
+    Args:
+        run_folder: ``version_N``, with config.yaml, metrics.csv and heads.csv.
+        condition: its name; None: that of the study's cell it lies in, else the protocol's.
+        data: name of the data set, the same.
+
+    Raises:
+        InputError: the folder is no run, or a file in it is missing, damaged or empty.
+    """
+    folder = Path(run_folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not there: give the folder of a run, such as version_0")
+    if not (folder / "config.yaml").is_file():
+        raise InputError(f"{folder} is no run: it has no config.yaml")
+    config_files.check(folder / "config.yaml")
+    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    if not isinstance(config.get("protocol"), dict):
+        raise InputError(f"{folder / 'config.yaml'} is not that of a run: it has no protocol")
+    metrics = _read(folder / "metrics.csv", ("epoch",))
+    heads = _read(folder / "heads.csv", ("epoch", "layer", "head", *STATISTICS))
+    sizes = heads.groupby("epoch").size()
+    if sizes.nunique() != 1 or heads.duplicated(["epoch", "layer", "head"]).any():
+        raise InputError(f"{folder / 'heads.csv'} is damaged: not every epoch has each head once")
+    if not np.isfinite(heads[["epoch", "layer", "head", *STATISTICS]].to_numpy(float)).all():
+        raise InputError(f"{folder / 'heads.csv'} is damaged: a value is missing or not finite")
+    cell_data, cell_condition, cell_seed = _cell(folder) or (None, None, None)
+    own_data, _, protocol = folder.parent.name.rpartition("-")  # <data>-<protocol>
+    given = config.get("seed_everything")
+    seed = given if isinstance(given, int) and not isinstance(given, bool) else cell_seed
+    return Run(
+        folder=folder,
+        data=data or cell_data or own_data or _class_name(config.get("data")).lower() or "data",
+        condition=condition or cell_condition or protocol,
+        seed=seed,
+        config=config,
+        factors=_factors(config["protocol"]),
+        metrics=metrics,
+        heads=heads,
+        command=_command(folder),
+    )
+
+
+def find_runs(paths: Iterable[Path]) -> list[Run]:
+    """The runs in ``paths``: run folders, or folders that hold runs somewhere below, such as a study's.
+
+    In a cell of a study, and of runs of one condition and seed, the newest counts. Where a folder is
+    searched, what is no readable run is left out, and told on standard error; validations are not runs.
+    Runs outside a study whose configurations differ by more than their seeds are different conditions.
+
+    Raises:
+        InputError: a path is not there or holds no run, or a run that was named itself can't be read.
+    """
+    loaded: dict[Path, Run] = {}
+    for path in map(Path, paths):
+        if (path / "config.yaml").is_file():
+            runs_there = [load(path)]
+        elif path.is_dir():
+            runs_there = _search(path)
+            if not runs_there:
+                raise InputError(f"{path} holds no run with an epoch done: give runs' folders or a study's")
+        else:
+            raise InputError(f"{path} is not there: give the folder of a run or of a study")
+        loaded |= {run.folder.resolve(): run for run in runs_there}
+    kept: dict[tuple[str, str, int | str], Run] = {}
+    for run in _named(list(loaded.values())):
+        key = (run.data, run.condition, str(run.folder) if run.seed is None else run.seed)
+        if key in kept:
+            _tell(f"left out: {kept[key].folder} has the condition and the seed of {run.folder}")
+        kept[key] = run
+    return list(kept.values())
+
+
+def runs_table(loaded: Sequence[Run]) -> pd.DataFrame:
+    """One row a run; ``mad_layer_0`` and such are means over the layer's heads at the last epoch."""
+    return pd.DataFrame([{"run": number, **_row(run)} for number, run in enumerate(loaded)])
+
+
+def heads_table(loaded: Sequence[Run]) -> pd.DataFrame:
+    """One row a run, epoch, layer and head; ``run`` is the number in :func:`runs_table`."""
+    parts = []
+    for number, run in enumerate(loaded):
+        front = {"run": number, "data": run.data, "condition": run.condition, "seed": run.seed}
+        parts.append(pd.concat([pd.DataFrame(front, run.heads.index), run.heads], axis=1))
+    return pd.concat(parts, ignore_index=True)
+
+
+def early(heads: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the first third of the layers, rounded up."""
+    depth = int(heads["layer"].max()) + 1
+    return heads[heads["layer"] < math.ceil(depth / 3)]
+
+
+def last_epoch(heads: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the last epoch observed, of each run its own where there are several."""
+    last = heads.groupby("run")["epoch"].transform("max") if "run" in heads else heads["epoch"].max()
+    return heads[heads["epoch"] == last]
+
+
+def _row(run: Run) -> dict[str, Any]:
+    last = last_epoch(run.heads)
+    first_third = early(last)
+    least = last.iloc[int(last["mad"].argmin())]
+    accuracies = run.metrics["val/acc1"].dropna() if "val/acc1" in run.metrics else pd.Series(dtype=float)
+    row = {
+        "data": run.data,
+        "condition": run.condition,
+        "seed": run.seed,
+        **run.factors,
+        "folder": str(run.folder),
+        "epochs": run.epochs,
+        "finished": run.finished,
+        "acc1": accuracies.iloc[-1] if len(accuracies) else math.nan,
+        "acc1_best": accuracies.max(),
+        "uniform_mad": math.nan if run.uniform is None else run.uniform,
+        "mad_min": least["mad"],
+        "mad_min_early": first_third["mad"].min(),
+        "mad_min_of_training": run.heads["mad"].min(),
+        "mad_mean": last["mad"].mean(),
+        "mad_mean_early": first_third["mad"].mean(),
+        "entropy_mean": last["entropy"].mean(),
+        "entropy_mean_early": first_third["entropy"].mean(),
+        "self_mass_mean": last["self_mass"].mean(),
+        "self_mass_of_min": least["self_mass"],
+    }
+    for threshold in THRESHOLDS:
+        below = run.heads.loc[run.heads["mad"] < threshold, "epoch"]
+        row[f"below_{threshold}"] = below.min() if run.unit[0] == "grid" else math.nan
+    means = last.groupby("layer")[["mad", "entropy", "self_mass"]].mean()
+    for name in means:
+        row |= {f"{name}_layer_{layer}": value for layer, value in means[name].items()}
+    return row
+
+
+def _read(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    if not path.is_file():
+        raise InputError(f"{path} is missing: the run has not ended an epoch, or was not observed")
+    try:
+        table = pd.read_csv(path)
+    except (OSError, ValueError) as error:  # ValueError: also pandas' own, and of text that is none
+        raise InputError(f"{path} can't be read ({' '.join(str(error).split())})") from error
+    absent = [name for name in columns if name not in table]
+    if absent:
+        raise InputError(f"{path} is damaged: it has no column {', '.join(absent)}")
+    if table.empty:
+        raise InputError(f"{path} is empty: it has a header and no rows")
+    for name in table:
+        if not pd.api.types.is_numeric_dtype(table[name]):
+            raise InputError(f"{path} is damaged: column {name} holds something that is no number")
+    if not np.isfinite(table["epoch"].to_numpy(float)).all():
+        raise InputError(f"{path} is damaged: a row has no epoch")
+    return table
+
+
+def _search(folder: Path) -> list[Run]:
+    """Runs below ``folder``; of each cell of a study, only the newest."""
+    newest: dict[Path, Run] = {}
+    versions = {path.parent for path in folder.rglob("config.yaml") if (path.parent / "metrics.csv").exists()}
+    for version in sorted(versions, key=lambda path: (str(path.parent), _number(path))):
+        try:
+            run = load(version)
+        except InputError as error:
+            _tell(f"left out: {error}")
+            continue
+        newest[version.parents[2] if _cell(version) else version] = run
+    return list(newest.values())
+
+
+def _number(version: Path) -> int:
+    name = version.name
+    return runs.number(version) if name.removeprefix("version_").isdecimal() else -1
+
+
+def _cell(folder: Path) -> tuple[str, str, int | None] | None:
+    """Data, condition and seed of the study's cell that ``folder`` is in, None outside of one."""
+    parts = folder.resolve().parts
+    for place in range(len(parts) - 4, -1, -1):
+        data, condition, seed = parts[place + 1 : place + 4]
+        if parts[place] == "cells" and seed.removeprefix("seed_").isdecimal():
+            return data, condition, int(seed.removeprefix("seed_"))
+    return None
+
+
+def _command(folder: Path) -> str:
+    """What the cell says that it ran; else the command that repeats the run from its configuration."""
+    if _cell(folder):
+        try:
+            words = json.loads((folder.parents[2] / "cell.json").read_text(encoding="utf-8"))["command"]
+            return words if isinstance(words, str) else shlex.join(map(str, words))
+        except (OSError, ValueError, KeyError, TypeError):
+            pass  # the run is what counts
+    return shlex.join(["python", "-m", "vitlocal", "fit", "--config", str(folder / "config.yaml")])
+
+
+def _named(loaded: Sequence[Run]) -> list[Run]:
+    """The runs; outside a study, conditions that are not one get the settings that differ in their names."""
+    groups: dict[tuple[str, str], list[Run]] = {}
+    for run in loaded:
+        groups.setdefault((run.data, run.condition), []).append(run)
+    named = []
+    for run in loaded:
+        group = [dict(_flat(other.config)) for other in groups[run.data, run.condition]]
+        own = dict(_flat(run.config))
+        differ = sorted(key for key in {*own}.union(*group) if any(g.get(key) != own.get(key) for g in group))
+        extra = [f"{key.removeprefix('protocol.')}={own.get(key, 'not set')}" for key in differ]
+        inside = _cell(run.folder) is not None
+        named.append(run if inside else replace(run, condition=", ".join([run.condition, *extra])))
+    return named
+
+
+def _flat(value: Any, prefix: str = "") -> Iterable[tuple[str, str]]:
+    """Settings by dotted name, without ``init_args``, and without those that make no condition."""
+    if isinstance(value, Mapping):
+        for key, below in value.items():
+            name = prefix if key == "init_args" else f"{prefix}.{key}" if prefix else str(key)
+            yield from _flat(below, name)
+    elif prefix not in _NO_CONDITION and prefix not in {f"trainer.{key}" for key in _NO_CONDITION_TRAINER}:
+        yield prefix, json.dumps(value, default=str)
+
+
+def _factors(protocol: dict[str, Any]) -> dict[str, bool]:
+    """Which of the paper's three components a protocol has; one that never does anything is none."""
+    mixing = protocol.get("mixing")
+    return {
+        "photometric": protocol.get("photometric") is not None,
+        "cutmix": _class_name(mixing) == "CutMix" and _plain(mixing).get("probability") != 0,
+        "label_smoothing": protocol.get("label_smoothing") is not None
+        and _plain(protocol["label_smoothing"]).get("epsilon") != 0,
+    }
+
+
+def _section(config: dict[str, Any], name: str) -> dict[str, Any]:
+    value = config.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def _plain(value: Any) -> dict[str, Any]:
+    """The arguments of a component, however it is written."""
+    if not isinstance(value, dict):
+        return {}
+    arguments = value.get("init_args", value)
+    return arguments if isinstance(arguments, dict) else {}
+
+
+def _class_name(value: Any) -> str:
+    path = value.get("class_path", "") if isinstance(value, dict) else value
+    return str(path or "").rpartition(".")[2]
+
+
+def _tell(sentence: str) -> None:
+    sys.stderr.write(f"vitlocal: {sentence}\n")
