@@ -19,7 +19,7 @@ CLASSES = 100
 def parser() -> argparse.ArgumentParser:
     """Sizes of the data and the model."""
     parser = argparse.ArgumentParser()
-    for name, value in (("images", 1280), ("batch", 128), ("width", 192), ("depth", 9), ("heads", 12)):
+    for name, value in (("images", 640), ("batch", 128), ("width", 192), ("depth", 9), ("heads", 12)):
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--workers", type=int, default=2, help="of the usual script's DataLoader")
     return parser

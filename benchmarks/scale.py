@@ -91,7 +91,13 @@ def epochs(bench: Benchmark, folder: Path, counts: tuple[int, ...]) -> None:
             flags += ["--trainer.strategy=ddp"] if count > 1 else []
             threads = str(max(1, bench.args.threads // count))
             environment = os.environ | {"OMP_NUM_THREADS": threads, "PYTHONPATH": str(Path(__file__).parent)}
-            subprocess.run([sys.executable, *words, *flags], env=environment, check=True, capture_output=True)
+            subprocess.run(
+                [sys.executable, *words, *flags],
+                env=environment,
+                check=True,
+                capture_output=True,
+                timeout=300,
+            )
             seconds = taken(folder / "seconds.txt")
             if repetition:
                 times[f"{count}"].append(seconds)
@@ -102,7 +108,7 @@ def epochs(bench: Benchmark, folder: Path, counts: tuple[int, ...]) -> None:
 def main() -> None:
     """Time steps and observed passes as one size grows at a time, then epochs in 1 and 2 processes."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--processes", type=int, nargs="*", default=[1, 2])
     bench = Benchmark("scale", "What a training step and an observed pass cost as sizes grow", parser)
     for kind, make in (("A training step", training_step), ("An observed pass", observed_pass)):
         for name, values in SWEEPS.items():
@@ -114,8 +120,9 @@ def main() -> None:
             amounts = {label: size["images"] for label, size in sizes.items()}
             others = ", ".join(f"{key} {value}" for key, value in DEFAULT.items() if key != name)
             bench.compare(f"{kind}: width 192, depth 3, {others}", contenders, amounts, "images")
-    with tempfile.TemporaryDirectory() as folder:
-        epochs(bench, Path(folder), tuple(bench.args.processes))
+    if bench.args.processes:
+        with tempfile.TemporaryDirectory() as folder:
+            epochs(bench, Path(folder), tuple(bench.args.processes))
     bench.finish()
 
 
