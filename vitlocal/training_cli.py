@@ -256,11 +256,12 @@ class TrainingCLI(LightningCLI):
         self.trainer_defaults["callbacks"] = [
             *config.protocol.callbacks(),
             *(callback for callback in (config.locality, config.checkpoint) if callback is not None),
-            *self._progress_bar(config.trainer),
             FiniteLoss(),
             EpochMetrics(),
             PredictionWriter(),
             ProcessStates(),
+            # Last: it is in one process only, and asks for values that are computed in all of them together.
+            *self._progress_bar(config.trainer),
         ]
         given = config.trainer.plugins
         plugins = given if isinstance(given, list) else [] if given is None else [given]
