@@ -87,6 +87,29 @@ def test_processes_augment_differently(make_trainer, tmp_path):
     assert drawn[0] != drawn[1]
 
 
+@pytest.mark.parametrize("bar", [[], ["--trainer.callbacks+=TQDMProgressBar"]], ids=["ours", "given"])
+def test_no_process_waits_for_a_progress_bar(tmp_path, npz_file, bar):
+    """Without validation the bar of the first process asks for values that no one has computed yet."""
+    command = [sys.executable, "-m", "vitlocal", "fit", "--config", "npz.yaml", f"--data.path={npz_file}"]
+    command += ["--model.width=16", "--model.depth=1", "--model.heads=2", "--model.warmup_epochs=0"]
+    command += [
+        "--trainer.accelerator=cpu",
+        "--trainer.devices=2",
+        "--trainer.strategy=ddp",
+        "--locality=null",
+    ]
+    command += ["--trainer.max_epochs=1", "--trainer.limit_val_batches=0", "--checkpoint=null"]
+    command += ["--trainer.logger=false", "--data.batch_size=4", "--locality=null", *bar]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, start_new_session=True) as process:
+        try:
+            said = process.communicate(timeout=90)[1]
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    assert process.returncode == 0, said.decode()
+    assert list(tmp_path.rglob("metrics.csv"))
+
+
 def test_predictions_of_two_processes(make_trainer, npz_file, tmp_path):
     """7 images: one process has padding, which is not written."""
     tables = []

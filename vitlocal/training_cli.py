@@ -260,7 +260,6 @@ class TrainingCLI(LightningCLI):
             EpochMetrics(),
             PredictionWriter(),
             ProcessStates(),
-            # Last: it is in one process only, and asks for values that are computed in all of them together.
             *self._progress_bar(config.trainer),
         ]
         given = config.trainer.plugins
@@ -284,9 +283,13 @@ class TrainingCLI(LightningCLI):
         elif config.trainer.logger is False:
             kwargs["default_root_dir"] = str(self.run)
         try:
-            return super().instantiate_trainer(**kwargs)
+            trainer = super().instantiate_trainer(**kwargs)
         except (ImportError, MisconfigurationException, RuntimeError, TypeError, ValueError) as error:
             said = " ".join(str(error).split())
             named = [name for name in vars(config.trainer) if name in said]
             given = [f"{name}={config.trainer[name]}" for name in named or ("accelerator", "devices")]
             raise InputError(f"trainer ({', '.join(given)}): {said}") from error
+        # A bar is in one process only: it must come after what all of them compute together, or they
+        # would wait for each other.
+        trainer.callbacks.sort(key=lambda callback: isinstance(callback, ProgressBar))  # type: ignore[attr-defined]
+        return trainer

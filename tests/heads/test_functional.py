@@ -197,3 +197,45 @@ def test_wrong_arguments_are_named(options, words):
 def test_wrong_shape_is_named():
     with pytest.raises(InputError, match=r"shape \(4, 4\)"):
         heads.self_mass(torch.eye(4))
+
+
+def hard_rows(kind):
+    """Probabilities (1, 1, 17, 17) of a class token and 4x4 patches that make sums hard."""
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(17, 17, generator=generator, dtype=torch.float64)
+    if kind == "own patch":  # all but 1e-9 of the weight
+        scores += 22 * torch.eye(17, dtype=torch.float64)
+    elif kind == "class token":
+        scores[:, 0] += 18
+    else:  # weights down to 1e-30
+        scores *= 15
+    return scores.softmax(-1)[None, None]
+
+
+@pytest.mark.parametrize("class_token", ["drop", "keep"])
+@pytest.mark.parametrize("kind", ["own patch", "class token", "sharp"])
+def test_hard_rows_in_float32_as_by_loops(kind, class_token):
+    attention = hard_rows(kind).float()
+    expected = slow_statistics(attention[0, 0], (4, 4), 1, "patches", None, class_token)
+    values = heads.head_statistics(attention, (4, 4), 1, "patches", class_token=class_token)
+    for name, value in values.items():
+        # Entropy is a difference: of rows that weigh 1e-8 in all it is right to some 1e-6.
+        assert value.item() == pytest.approx(
+            expected[name], rel=2e-5, abs=3e-6 if name == "entropy" else 0
+        ), name
+
+
+def test_products_are_in_full_precision_whatever_is_set():
+    """Even where the user lets float32 products be made in bfloat16, as CPUs with AMX then do."""
+    attention = random_attention(64, 2, 65)
+    before = heads.head_statistics(attention, (8, 8), 1)
+    setting = torch.backends.mkldnn.matmul.fp32_precision
+    try:
+        torch.backends.mkldnn.matmul.fp32_precision = "bf16"
+        with torch.autocast("cpu", torch.bfloat16):
+            after = heads.head_statistics(attention, (8, 8), 1)
+        assert torch.backends.mkldnn.matmul.fp32_precision == "bf16"
+    finally:
+        torch.backends.mkldnn.matmul.fp32_precision = setting
+    for name, value in before.items():
+        assert torch.equal(value, after[name]), name

@@ -7,6 +7,7 @@ from torch import nn
 from tests.heads.toy import HEADS, ToyModule, ToyNetwork, random_attention
 from vitlocal.errors import InputError
 from vitlocal.heads import HeadStatistics, find_attention, find_network, head_statistics, observe
+from vitlocal.models import VisionTransformer
 
 
 def images(count):
@@ -148,3 +149,27 @@ def test_bfloat16_probabilities():
         network(images(3))
     expected = head_statistics(attention.double(), (2, 3), 1)["mad"].mean(0)
     torch.testing.assert_close(metric.compute()["mad"], expected, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_the_projection_runs_once_and_gives_the_probabilities(bfloat16):
+    """What is read from the layer ``qkv`` is what the module says of its own input."""
+    torch.manual_seed(0)
+    network = VisionTransformer((8, 8), width=16, depth=2, heads=2, patch_size=2).eval()
+    for block in network.blocks:
+        nn.init.normal_(block.attn.qkv.weight, std=0.5)  # not uniform: the comparison can fail
+    inputs, seen, calls = [], [[], []], []
+    for block in network.blocks:
+        block.attn.register_forward_pre_hook(lambda module, args: inputs.append(args[0]))
+        block.attn.qkv.register_forward_hook(lambda module, args, output: calls.append(module))
+    consumers = [part.append for part in seen]
+    with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16), torch.no_grad():
+        with observe(network, consumers):
+            network(torch.randn(3, 3, 8, 8))
+        assert calls == [block.attn.qkv for block in network.blocks]
+        for block, tokens, (given,) in zip(network.blocks, inputs, seen, strict=True):
+            # By torch's own softmax, from the same projection; scores in float32 in either case.
+            query, key, _ = block.attn.qkv(tokens).view(3, 17, 3, 2, 8).permute(2, 0, 3, 1, 4).double()
+            expected = (query @ key.mT / 8**0.5).softmax(-1)
+            assert given.dtype == torch.float32 and expected.std() > 0.02
+            torch.testing.assert_close(given.double(), expected, rtol=1e-4, atol=1e-6)

@@ -12,7 +12,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Mix the values by softmax attention, in the fastest way for the device: all (B, H, N, D / H)."""
     if query.device.type != "cpu" or query.dtype != torch.bfloat16 or not query.requires_grad:
         return F.scaled_dot_product_attention(query, key, value)
-    # PyTorch's fused attention takes ten times as long for its backward pass in bfloat16 as in float32.
+    # PyTorch's fused attention takes far longer for its backward pass in bfloat16 than in float32.
     with torch.autocast("cpu", enabled=False):
         if query.shape[-2] > SHORT:
             mixed = F.scaled_dot_product_attention(query.float(), key.float(), value.float())
