@@ -67,8 +67,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def body(self, content):
         for first in range(0, len(content), 4096):
-            self.wfile.write(content[first : first + 4096])
+            # Counted first: who has the last byte may ask at once how many were sent.
             self.server.sent[self.fault] += len(content[first : first + 4096])
+            self.wfile.write(content[first : first + 4096])
 
     def good(self, start):
         content = self.server.content[start:]

@@ -29,7 +29,8 @@ import numpy as np
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from vitlocal.cli import main as vitlocal
+import vitlocal.training_cli  # noqa: F401  # the command line would import it in each process anew
+from vitlocal.cli import main as vitlocal_main
 
 IMAGES = {"train": 46, "val": 13, "test": 5}
 COMMON = [
@@ -101,7 +102,7 @@ def start(folder: Path, args: Sequence[str]) -> int:
         os.dup2(log, 1)
         os.dup2(log, 2)
         signal.alarm(LIMIT)
-        vitlocal(["fit", *args])
+        vitlocal_main(["fit", *args])
         code = 0
     except SystemExit as exit_:
         print(exit_.code, file=sys.stderr)
