@@ -207,10 +207,10 @@ def test_compare(fit, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "sentence", "code"),
     [
-        ([], "the following arguments are required: RUN", 2),
+        ([], "runs is missing: give it", 2),
         (["nowhere"], "nowhere", 1),
         (["."], "no run", 1),
-        ([".", "--out=x"], "--out=x", 2),
+        ([".", "--out=x"], "no key out; perhaps output is meant", 2),
     ],
 )
 def test_wrong_words_to_compare(words, sentence, code, tmp_path, monkeypatch, capsys):
@@ -247,7 +247,7 @@ def test_a_file_of_ones_own_goes_before_a_shipped_one(tmp_path, monkeypatch, cap
 @pytest.mark.parametrize(
     ("args", "sentence"),
     [
-        (["--config", "nosuch.yaml"], "shipped are baseline.yaml, cifar10.yaml"),
+        (["--config", "nosuch.yaml"], "shipped are ablation.yaml, baseline.yaml, cifar10.yaml"),
         (["--ckpt_path=best"], "no run in lightning_logs/digits-baseline has a best.ckpt"),
         (["--protocol.mixing=CutMix", "--protocol.mixing.probability=3"], "probability=3.0 is given"),
         (["--model.patch_size=5"], "patch_size is 5 and the images are 32x32"),

@@ -1,11 +1,9 @@
 """The command line. What a command needs is imported when it is given: PyTorch and Lightning take seconds."""
 
-import argparse
 import os
 import signal
 import sys
-from pathlib import Path
-from typing import NoReturn
+from importlib import import_module
 
 from vitlocal import __version__
 
@@ -18,7 +16,9 @@ commands:
   validate    measure a checkpoint on the validation images
   test        measure a checkpoint on the test images
   predict     write the class of every image
+  study       run conditions x seeds x data sets, and compare them
   compare     put runs side by side: statistics, tables, figures and one HTML page
+  inspect     measure and draw what the heads of any trained Vision Transformer do
 
   vitlocal COMMAND --help           all keys of a command
   vitlocal COMMAND --print_config   the values that they have
@@ -28,8 +28,17 @@ for example:
   vitlocal fit --config modern.yaml
   vitlocal fit --config cifar100.yaml --config modern.yaml --protocol.mixing=null
   vitlocal test --config cifar100.yaml --config modern.yaml --ckpt_path=best
+  vitlocal study --config ablation.yaml --small
   vitlocal compare lightning_logs/digits-baseline/version_0 lightning_logs/digits-modern/version_0
+  vitlocal inspect lightning_logs/digits-modern/version_0
 """
+
+TOOLS = {
+    "study": "vitlocal.study.command",
+    "compare": "vitlocal.study.compare",
+    "inspect": "vitlocal.inspection.command",
+}
+"""Commands besides those that train and measure one run: the module whose ``main`` takes their words."""
 
 
 def main(args: list[str] | None = None) -> None:
@@ -52,8 +61,8 @@ def main(args: list[str] | None = None) -> None:
     from vitlocal import messages
 
     try:
-        if words[:1] == ["compare"]:
-            _compare(words[1:])
+        if words and words[0] in TOOLS:
+            import_module(TOOLS[words[0]]).main(words[1:])
         else:
             from vitlocal.training_cli import TrainingCLI
 
@@ -67,31 +76,3 @@ def main(args: list[str] | None = None) -> None:
         if sentence is None or messages.debugging():
             raise
         messages.leave(sentence)
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """Say what is wrong without the usage before it."""
-        from vitlocal import messages
-
-        messages.leave(f"{message}: see {self.prog} --help", code=2)
-
-
-def _compare(words: list[str]) -> None:
-    from vitlocal.study.compare import compare
-
-    parser = _Parser(prog="vitlocal compare", description="Put runs side by side.", allow_abbrev=False)
-    parser.add_argument(
-        "runs",
-        type=Path,
-        nargs="+",
-        metavar="RUN",
-        help="a run's folder, such as lightning_logs/digits-modern/version_0, or a folder that holds runs",
-    )
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=Path("lightning_logs/compare"),
-        help="the folder to write to (default: %(default)s)",
-    )
-    compare(**vars(parser.parse_args(words)))

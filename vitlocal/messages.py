@@ -126,8 +126,11 @@ def condensed(message: str, known: Iterable[str]) -> str:
         if not word.startswith("-"):
             return f"{word} is not understood here: give settings as --KEY=VALUE"
         return _unknown(word.lstrip("-").partition("=")[0], known)
-    if found := re.match(r"(?:Subcommand|Group) '.*' does not accept option '(.*)'", message):
+    if found := re.match(r"(?:(?:Subcommand|Group) '.*' does not accept o|O)ption '(.*?)'", message):
         return _unknown(found[1], known)
+    if found := re.match(r"the following arguments are required: (.*)", message):
+        several = "are missing: give each, or a --config with them"
+        return f"{found[1]} {several if ',' in found[1] else 'is missing: give it'}"
     if found := re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message):
         return f"there is no command {found[1]}: give one of {found[2].replace(chr(39), '')}"
     if message.startswith('expected "subcommand"'):

@@ -6,9 +6,9 @@ import logging
 import os
 import warnings
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from jsonargparse import ActionConfigFile, Namespace
+from jsonargparse import Namespace
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar, TQDMProgressBar
@@ -17,12 +17,13 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 
-from vitlocal import __version__, config_files, hardware, messages, runs
+from vitlocal import __version__, hardware, runs
 from vitlocal.checkpoints import CheckpointFiles, ProcessStates, RunCheckpoint, newest, read
 from vitlocal.data import Digits, ImageDataModule
 from vitlocal.errors import InputError
 from vitlocal.files import remove_leftovers
 from vitlocal.heads import LocalityMonitor
+from vitlocal.parsers import ConfigFile, Sentences
 from vitlocal.protocol import Protocol
 from vitlocal.tasks import Classification, EpochMetrics, FiniteLoss, PredictionWriter
 
@@ -38,28 +39,8 @@ logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
 )
 
 
-class ConfigFile(ActionConfigFile):
-    """``--config``: a path, or the name of a shipped configuration."""
-
-    def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
-        """Find the file and merge it into what was given before."""
-        path = config_files.find(values)
-        config_files.check(path)
-        super().__call__(parser, cfg, str(path), option_string)
-
-
-class Parser(LightningArgumentParser):
-    """Says what is wrong in a sentence, without the pages of usage before it."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Say it and leave with exit code 2."""
-        if not self.exit_on_error:
-            super().error(message, ex)
-        at_fault = getattr(ex, "subcommand_parser", self)
-        sentence = messages.condensed(message, at_fault.get_defaults().keys())
-        if messages.debugging():
-            raise InputError(sentence) from ex
-        messages.leave(sentence, code=2)
+class Parser(Sentences, LightningArgumentParser):
+    """LightningCLI's own, in sentences."""
 
 
 class SaveConfig(SaveConfigCallback):

@@ -121,15 +121,20 @@ class CutMix(Mixing):
         probability: how often there is a box at all.
         box: "image" draws lambda, box and whether to paste for each image; "batch" draws them once
             for the whole batch, as the authors' code does.
+        mix_labels: whether the target is mixed too; false, to see what the pasted box alone does, keeps
+            the image's own.
 
     Raises:
         InputError: if ``alpha`` is not above 0, ``probability`` not in 0..1, or ``box`` unknown.
     """
 
-    def __init__(self, alpha: float = 1.0, probability: float = 0.5, box: Box = "image") -> None:
+    def __init__(
+        self, alpha: float = 1.0, probability: float = 0.5, box: Box = "image", mix_labels: bool = True
+    ) -> None:
         super().__init__(alpha, probability)
         check(box in get_args(Box), self, "box", box, f"one of {', '.join(get_args(Box))}")
         self.box = box
+        self.mix_labels = mix_labels
 
     def draw(self, batch_size: int, height: int, width: int, generator: torch.Generator) -> CutMixPlan:
         """Draw what happens to each of ``batch_size`` images of this size."""
@@ -150,7 +155,8 @@ class CutMix(Mixing):
         # Where a bit of the mask is set, images ^ (images ^ other) = other; faster than torch.where.
         difference = images.index_select(0, partner).bitwise_xor_(images)
         batch["image"] = difference.bitwise_and_(_inside(plan.box, images)).bitwise_xor_(images)
-        batch["target"] = self.mix_targets(batch["target"], partner, plan.weight)
+        if self.mix_labels:
+            batch["target"] = self.mix_targets(batch["target"], partner, plan.weight)
 
 
 class Cutout(Augmentation):

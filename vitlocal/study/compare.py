@@ -7,11 +7,30 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vitlocal import parsers
 from vitlocal.errors import InputError
 from vitlocal.files import atomic_path
 
 if TYPE_CHECKING:
     from vitlocal.study.results import Run
+
+
+def main(words: list[str]) -> None:
+    """Run the command; ``words`` are those after ``compare``."""
+    parser = parsers.of_tool(
+        "compare", "Put runs side by side: statistics, tables, figures and one HTML page."
+    )
+    parser.add_argument(
+        "runs",
+        type=Path,
+        nargs="+",
+        metavar="RUN",
+        help="A run's folder, such as lightning_logs/digits-modern/version_0, or a folder that holds runs.",
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path("lightning_logs/compare"), help="Folder to write to."
+    )
+    compare(**vars(parser.parse_args(words)))
 
 
 def compare(runs: Sequence[Path], output: Path) -> None:

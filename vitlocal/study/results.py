@@ -5,7 +5,7 @@ import math
 import pickle
 import shlex
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,14 +19,11 @@ import yaml
 from vitlocal import config_files, runs
 from vitlocal.errors import InputError
 from vitlocal.heads.functional import STATISTICS, uniform_mad
+from vitlocal.study.settings import flat
 
 FACTORS = ("photometric", "cutmix", "label_smoothing")
 THRESHOLDS = (0.3, 0.2, 0.1, 0.05, 0.024)
 """MADs of which a run's row says when a head first went below; 0.024 and 0.2 enclose the paper's gap."""
-
-# Settings that change where or how fast a run goes, not what comes out.
-_NO_CONDITION = ("seed_everything", "ckpt_path", "data.path", "data.sources", "data.num_workers")
-_NO_CONDITION_TRAINER = ("default_root_dir", "logger", "enable_progress_bar", "enable_model_summary")
 
 
 @dataclass(frozen=True, eq=False)
@@ -269,7 +266,17 @@ def _search(folder: Path) -> list[Run]:
             _tell(f"left out: {error}")
             continue
         newest[version.parents[2] if _cell(version) else version] = run
-    return list(newest.values())
+    place = {condition: number for number, condition in enumerate(_conditions(folder))}
+    return sorted(newest.values(), key=lambda run: place.get(run.condition, len(place)))
+
+
+def _conditions(study: Path) -> list[str]:
+    """The conditions of a study in its own order; none where the folder is not that of one."""
+    try:
+        given = yaml.safe_load((study / "study.yaml").read_text(encoding="utf-8"))["conditions"]
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError):
+        return []
+    return [str(condition) for condition in given] if isinstance(given, list) else []
 
 
 def _number(version: Path) -> int:
@@ -305,23 +312,13 @@ def _named(loaded: Sequence[Run]) -> list[Run]:
         groups.setdefault((run.data, run.condition), []).append(run)
     named = []
     for run in loaded:
-        group = [dict(_flat(other.config)) for other in groups[run.data, run.condition]]
-        own = dict(_flat(run.config))
+        group = [flat(other.config) for other in groups[run.data, run.condition]]
+        own = flat(run.config)
         differ = sorted(key for key in {*own}.union(*group) if any(g.get(key) != own.get(key) for g in group))
         extra = [f"{key.removeprefix('protocol.')}={own.get(key, 'not set')}" for key in differ]
         inside = _cell(run.folder) is not None
         named.append(run if inside else replace(run, condition=", ".join([run.condition, *extra])))
     return named
-
-
-def _flat(value: Any, prefix: str = "") -> Iterable[tuple[str, str]]:
-    """Settings by dotted name, without ``init_args``, and without those that make no condition."""
-    if isinstance(value, Mapping):
-        for key, below in value.items():
-            name = prefix if key == "init_args" else f"{prefix}.{key}" if prefix else str(key)
-            yield from _flat(below, name)
-    elif prefix not in _NO_CONDITION and prefix not in {f"trainer.{key}" for key in _NO_CONDITION_TRAINER}:
-        yield prefix, json.dumps(value, default=str)
 
 
 def _factors(protocol: dict[str, Any]) -> dict[str, bool]:

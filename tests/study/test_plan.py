@@ -1,0 +1,115 @@
+import re
+
+import pytest
+import yaml
+
+from vitlocal import config_files
+from vitlocal.errors import InputError
+from vitlocal.study import plan, settings
+
+CONDITIONS = {"baseline": "--config baseline.yaml", "modern": "--config modern.yaml"}
+DIGITS = {"digits": "--config=digits.yaml"}
+
+
+def test_a_cell_is_a_command_line_of_fit(tmp_path):
+    made = plan.cells(tmp_path, DIGITS, CONDITIONS, [0, 1], "--model.width=12")
+    assert [cell.name for cell in made] == [
+        "digits/baseline/seed_0",
+        "digits/modern/seed_0",
+        "digits/baseline/seed_1",
+        "digits/modern/seed_1",
+    ]
+    assert made[3].words == (
+        *("--config=digits.yaml", "--config", "modern.yaml"),
+        *("--model.width=12", "--seed_everything=1"),
+    )
+    assert made[3].folder == tmp_path / "cells" / "digits" / "modern" / "seed_1"
+    assert {cell.epochs for cell in made} == {36}
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_fingerprint_is_of_what_a_run_does(tmp_path):
+    def fingerprint(words, condition="baseline", seed=0):
+        return plan.cells(tmp_path, DIGITS, {"c": CONDITIONS[condition]}, [seed], words)[0].fingerprint
+
+    same = fingerprint("")
+    assert fingerprint("--model.depth=4") == same  # what the digits' file says anyway
+    assert fingerprint("--data.num_workers=1 --checkpoint.monitor=val/loss --trainer.logger=false") == same
+    assert fingerprint("", seed=1) == same  # a cell's folder tells the seed
+    changed = [
+        fingerprint("--model.depth=3"),
+        fingerprint("--trainer.max_epochs=5"),
+        fingerprint("", "modern"),
+    ]
+    assert len({same, *changed}) == 4
+
+
+def test_settings_are_flat_and_without_what_has_no_effect():
+    config = {
+        "seed_everything": 1,
+        "trainer": {"max_epochs": 3, "default_root_dir": "x"},
+        "data": {"class_path": "A", "init_args": {"path": "p", "size": [1, 2]}},
+        "checkpoint": {"class_path": "B"},
+        "protocol": {"mixing": None},
+    }
+    assert settings.flat(config) == {
+        "trainer.max_epochs": "3",
+        "data.class_path": '"A"',
+        "data.size": "[1, 2]",
+        "protocol.mixing": "null",
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"data": {}}, "data is empty"),
+        ({"conditions": {}}, "conditions is empty"),
+        ({"seeds": []}, "seeds is empty"),
+        ({"seeds": [1, 1]}, "give each once"),
+        ({"conditions": {"a/b": ""}}, "'a/b' would be a folder"),
+        ({"conditions": {"..": ""}}, "would be a folder"),
+        ({"data": {"": ""}}, "would be a folder"),
+        ({"fit": "--model.widht=3"}, "cell digits/baseline/seed_0: there is no key model.widht"),
+        ({"fit": "--model.width='3"}, "close each quote"),
+        ({"fit": "--config nowhere.yaml"}, "cell digits/baseline/seed_0: config nowhere.yaml"),
+        ({"fit": "--locality=null"}, "locality is null"),
+        ({"fit": "--trainer.max_epochs=-1"}, "max_epochs is -1"),
+        ({"fit": "--ckpt_path=hpc"}, "ckpt_path is given"),
+        ({"seeds": [-1]}, "seed_everything is -1"),
+    ],
+)
+def test_what_makes_no_study(tmp_path, changes, sentence):
+    given = {"data": DIGITS, "conditions": CONDITIONS, "seeds": [0], "fit": ""} | changes
+    with pytest.raises(InputError, match=re.escape(sentence)):
+        plan.cells(tmp_path, **given)
+
+
+def shipped_study(name):
+    return yaml.safe_load(config_files.find(name).read_text())
+
+
+@pytest.mark.parametrize("name", ["ablation.yaml", "protocols.yaml", "dose.yaml", "why.yaml"])
+@pytest.mark.parametrize("small", [False, True])
+def test_shipped_studies_differ_in_the_protocol_alone(tmp_path, name, small):
+    study = shipped_study(name)
+    data = plan.SMALL if small else study["data"]
+    made = plan.cells(tmp_path, data, study["conditions"], [0])
+    for label in data:
+        of_data = [cell for cell in made if cell.data == label]
+        assert len({cell.fingerprint for cell in of_data}) == len(of_data)
+        for cell in of_data:
+            differ = {key for key, value in cell.settings.items() if of_data[0].settings.get(key) != value}
+            assert all(key.startswith("protocol.") for key in differ)
+
+
+def test_the_ablation_is_the_whole_factorial(tmp_path):
+    made = plan.cells(tmp_path, plan.SMALL, shipped_study("ablation.yaml")["conditions"], [0])
+    parts = ("photometric", "mixing", "label_smoothing")
+    found = {tuple(cell.settings.get(f"protocol.{part}") != "null" for part in parts) for cell in made}
+    assert len(made) == len(found) == 8
+    for part in parts:  # each is on or off, never another one
+        values = [
+            {k: v for k, v in cell.settings.items() if k.startswith(f"protocol.{part}")} for cell in made
+        ]
+        assert len({str(sorted(value.items())) for value in values}) == 2

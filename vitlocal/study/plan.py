@@ -1,0 +1,145 @@
+"""What a study is made of: conditions x seeds x data sets, each a cell, an ordinary run of ``fit``."""
+
+import contextlib
+import hashlib
+import io
+import json
+import logging
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vitlocal import cli
+from vitlocal.errors import InputError
+from vitlocal.study.settings import flat
+
+SMALL = {"digits": "--config=digits.yaml --trainer.max_epochs=20"}
+"""What ``--small`` puts in the place of the data sets: minutes on a CPU."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a study.
+
+    Attributes:
+        data: label of its data set.
+        condition: label of its condition.
+        seed: of the run.
+        folder: where all of it lies: the run, cell.json and log.txt.
+        words: the command line after ``vitlocal fit`` that gives this run anywhere.
+        fingerprint: of its resolved configuration, without what has no effect on the result.
+        settings: that configuration, by dotted name.
+        epochs: how many it is to have.
+    """
+
+    data: str
+    condition: str
+    seed: int
+    folder: Path
+    words: tuple[str, ...]
+    fingerprint: str
+    settings: Mapping[str, str] = field(repr=False, compare=False)  # the fingerprint tells
+    epochs: int
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"{self.data}/{self.condition}/seed_{self.seed}"
+
+
+def cells(
+    folder: Path,
+    data: Mapping[str, str],
+    conditions: Mapping[str, str],
+    seeds: Sequence[int],
+    fit: str = "",
+) -> list[Cell]:
+    """The cells of a study, by data set, seed and condition, each checked as ``fit`` itself would.
+
+    All conditions of a seed come before the next seed, so that an unfinished study can be compared.
+
+    Args:
+        folder: of the study.
+        data: words of ``fit``'s command line for each data set, by its label.
+        conditions: the same for each condition.
+        seeds: of the runs.
+        fit: words for all cells.
+
+    Raises:
+        InputError: nothing is given, a label can't be a folder's name, a seed comes twice, words are no
+            command line of ``fit``, or would leave no heads.csv.
+    """
+    for name, given in (("data", data), ("conditions", conditions), ("seeds", seeds)):
+        if not given:
+            raise InputError(f"{name} is empty: give at least one")
+    for label in (*data, *conditions):
+        if not is_label(label):
+            raise InputError(
+                f"the label {label!r} would be a folder: give letters, digits and any of '+-=_., '"
+            )
+    if len(set(seeds)) < len(seeds):
+        raise InputError(f"seeds is {list(seeds)}: give each once")
+    return [
+        _cell(folder, one, condition, seed, _words(f"{data[one]} {conditions[condition]} {fit}"))
+        for one in data
+        for seed in seeds
+        for condition in conditions
+    ]
+
+
+def is_label(text: str) -> bool:
+    """Whether a text can be the name of a folder anywhere."""
+    return re.fullmatch(r"[\w+=-]([\w+=., -]*[\w+=-])?", text) is not None
+
+
+def _cell(folder: Path, data: str, condition: str, seed: int, words: list[str]) -> Cell:
+    words = [*words, f"--seed_everything={seed}"]
+    where = f"cell {data}/{condition}/seed_{seed}"
+    config = _resolved(where, words)
+    epochs = config["trainer"]["max_epochs"]
+    if not isinstance(epochs, int) or epochs < 1:
+        raise InputError(f"{where}: trainer.max_epochs is {epochs}: give the number of epochs")
+    if config["locality"] is None:
+        raise InputError(f"{where}: locality is null: a study is about it; leave it on")
+    if config["ckpt_path"] is not None:
+        raise InputError(f"{where}: ckpt_path is given: a study resumes its cells itself; leave it out")
+    settings = flat(config)
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    return Cell(
+        data=data,
+        condition=condition,
+        seed=seed,
+        folder=folder / "cells" / data / condition / f"seed_{seed}",
+        words=tuple(words),
+        fingerprint=digest[:16],
+        settings=settings,
+        epochs=epochs,
+    )
+
+
+def _words(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise InputError(f"the words {text!r} can't be split ({error}): close each quote") from error
+
+
+def _resolved(where: str, words: list[str]) -> dict[str, Any]:
+    """All settings, as the command line itself makes them of ``words``."""
+    out, said = io.StringIO(), io.StringIO()
+    logging.disable(logging.INFO)  # each parse says that it is on the digits
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(said):
+            cli.main(["fit", *words, "--print_config"])
+    except SystemExit as end:
+        if end.code:
+            sentence = said.getvalue().strip().removeprefix("vitlocal: error: ")
+            raise InputError(f"{where}: {sentence}") from None
+    finally:
+        logging.disable(logging.NOTSET)
+    return yaml.safe_load(out.getvalue())
