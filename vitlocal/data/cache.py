@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -93,7 +94,8 @@ def decode(content: bytes, size: int, name: str) -> np.ndarray:
         raise
     # Pillow's readers raise many kinds of errors on damaged files.
     except Exception as error:
-        raise InputError(f"{name} can't be decoded ({error}): replace or remove it") from error
+        said = re.sub(r" *<_io\.BytesIO[^>]*>", "", str(error))  # what Pillow calls the file
+        raise InputError(f"{name} can't be decoded ({said}): replace or remove it") from error
     return np.asarray(square).transpose(2, 0, 1)
 
 

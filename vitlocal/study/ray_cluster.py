@@ -3,6 +3,7 @@
 import io
 import logging
 import os
+import socket
 import tarfile
 import tempfile
 import threading
@@ -48,6 +49,7 @@ def run(
         import ray
     except ImportError as error:
         raise InputError("engine ray needs Ray: pip install 'vitlocal[ray]'") from error
+    _reach(address)
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING, include_dashboard=False)
     except (ConnectionError, RuntimeError, ValueError) as error:
@@ -78,6 +80,16 @@ def run(
     finally:
         mark.unlink(missing_ok=True)
         ray.shutdown()
+
+
+def _reach(address: str | None) -> None:
+    """Try ``HOST:PORT``, of which Ray itself says only after minutes that nobody is there."""
+    host, _, port = (address or "").rpartition(":")
+    if host and port.isdecimal() and "/" not in host:
+        try:
+            socket.create_connection((host, int(port)), timeout=10).close()
+        except OSError as error:
+            raise InputError(f"address {address}: no cluster answers there ({error.strerror})") from error
 
 
 def _run(cell: Cell, mark: str, working_folder: str, cpus: int) -> bytes | None:

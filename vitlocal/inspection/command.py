@@ -1,0 +1,331 @@
+"""``python -m vitlocal inspect``."""
+
+import csv
+import math
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import yaml
+from torch import Tensor
+
+from vitlocal import parsers
+from vitlocal.data import ImageDataModule
+from vitlocal.errors import InputError
+from vitlocal.files import atomic_path
+from vitlocal.heads import find_attention, observe
+from vitlocal.heads.figures import centre_patch, depth_figure
+from vitlocal.heads.functional import STATISTICS, ClassToken, Unit
+from vitlocal.heads.observation import Observation
+from vitlocal.heads.rollout import rollout_step
+from vitlocal.heads.summary import LayerStatistics, rows
+from vitlocal.heads.tensorboard import LABELS
+from vitlocal.inspection import figures
+from vitlocal.inspection.adapters import LIBRARIES
+from vitlocal.inspection.images import NamedImages, of_data, of_folder
+from vitlocal.inspection.subject import Subject
+from vitlocal.inspection.trained import find_checkpoint, make_data, read_config, trained_subject
+
+BATCH = 32
+Query = Literal["centre", "class"]
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+REDUCED: dict[str, torch.dtype] = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+
+
+def inspect(
+    model: str,
+    data: ImageDataModule | str | None = None,
+    images: Path | None = None,
+    output: Path | None = None,
+    pretrained: bool = False,
+    max_images: int = 1000,
+    maps: int = 4,
+    layers: Sequence[int] | None = None,
+    heads: Sequence[int] | None = None,
+    query: Query = "centre",
+    unit: Unit | None = None,
+    class_token: ClassToken | None = None,
+    precision: Precision | None = None,
+    device: str | None = None,
+) -> None:
+    """Measure and draw what every head of a Vision Transformer looks at.
+
+    Writes heads.csv, figures of every head, and for the first images attention maps and attention rollout.
+
+    Args:
+        model: A run's folder, for its best checkpoint, a checkpoint, or timm:NAME, torchvision:NAME or
+            transformers:NAME, the last being a model of the hub, a folder with one, or a kind such as vit, by
+            its default sizes.
+        data: Data set whose validation images are used: a YAML file such as digits.yaml, or a class such as
+            Digits with --data.KEY=VALUE. Left out, the one that the run was trained on.
+        images: Folder of images to use instead.
+        output: Folder to write to. Left out, inspect in the run's folder, or lightning_logs/inspect-NAME.
+        pretrained: Fetch the library's trained weights; else they are random.
+        max_images: Most images to measure on, chosen at random, always the same ones.
+        maps: Number of images to draw attention maps and rollout of.
+        layers: Which layers the attention maps show, counted from 0. Left out, all.
+        heads: Which heads they show, counted from 0. Left out, all.
+        query: Whose attention they show: that of the centre patch or of the class token.
+        unit: Of distances: share of the grid's largest distance, patches or pixels. Left out, the run's, else
+            grid.
+        class_token: drop leaves the class token out as a key, keep counts it at distance 0. Left out, the
+            run's, else drop.
+        precision: To compute in. Left out, the run's if that is mixed, else 32-true.
+        device: Such as cpu or cuda. Left out, a GPU if there is one.
+
+    Raises:
+        InputError: What is given is not there, not supported, or doesn't fit together.
+    """
+    if max_images < 1:
+        raise InputError(f"max_images is {max_images}: give at least 1")
+    if maps < 0:
+        raise InputError(f"maps is {maps}: it must not be negative")
+    if data is not None and images is not None:
+        raise InputError("data and images are both given: give one of them")
+    subject, output, run = _open(model, pretrained, output)
+    if output.exists() and not output.is_dir():
+        raise InputError(f"output {output} is a file: give a folder")
+    unit = unit or _setting(run, "locality", "init_args", "unit") or "grid"
+    class_token = class_token or _setting(run, "locality", "init_args", "class_token") or "drop"
+    used = precision or str(_setting(run, "trainer", "precision"))
+    if query == "class" and not subject.class_token:
+        raise InputError(f"query is class but {subject.name} has no class token: give centre")
+    attention = [module for _, module in find_attention(subject)]
+    fewest = min(module.num_heads for module in attention)
+    shown_layers = _numbers("layers", layers, len(attention))
+    shown_heads = _numbers("heads", heads, fewest)
+    source, named = _images(subject, data, images, run, max_images)
+
+    place = _move(subject, device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    observation = Observation(subject, place, unit, class_token)
+    with torch.no_grad(), _autocast(used, place):
+        drawn = _observe(subject, observation, named, maps)
+        seen = [_see(subject, name, image, shown_layers, shown_heads, query) for name, image in drawn]
+    statistics = observation.compute()
+    if not all(math.isfinite(value) for layer in statistics for value in layer["entropy"]):
+        raise InputError(f"the attention of {subject.name} is not finite: give a model whose weights are")
+
+    output.mkdir(parents=True, exist_ok=True)
+    _write_table(output / "heads.csv", statistics)
+    _draw(output, statistics, observation.uniform, unit)
+    _draw_images(output, seen, shown_layers, shown_heads, query == "class", subject.class_token)
+    what = {
+        "model": subject.name,
+        "weights": "trained" if subject.trained else "random",
+        "images": source,
+        "number_of_images": int(observation.images.item()),
+        "grid_size": list(subject.grid_size),
+        "patch_size": list(subject.patch_size),
+        "num_prefix_tokens": subject.num_prefix_tokens,
+        "unit": unit,
+        "class_token": class_token,
+        "precision": used if used in REDUCED else "32-true",
+        "uniform": observation.uniform,
+    }
+    with atomic_path(output / "inspect.yaml") as path:
+        path.write_text(yaml.safe_dump(what, sort_keys=False), encoding="utf-8")
+    if not subject.trained:
+        print(f"vitlocal: {subject.name} has random weights; --pretrained fetches trained ones")
+    print(summary(statistics, observation.uniform))
+    print(f"vitlocal: {what['number_of_images']} images; the tables and figures are in {output}")
+
+
+def main(words: list[str]) -> None:
+    """``inspect`` as a command.
+
+    Args:
+        words: the command line after ``inspect``.
+    """
+    parser = parsers.of_tool("inspect", "Measure and draw what every head of a Vision Transformer looks at.")
+    skip: set[str | int] = {"layers", "heads", "pretrained"}
+    parser.add_function_arguments(inspect, as_group=False, as_positional=True, skip=skip)
+    parser.add_argument(
+        "--pretrained", action="store_true", help="Fetch the library's trained weights; else they are random."
+    )
+    for name in ("layers", "heads"):
+        shown = f"Which {name} the attention maps show, from 0, such as 0 3 or [0,3]. Left out, all."
+        parser.add_argument(f"--{name}", type=str, nargs="+", metavar="N", help=shown)
+    given = vars(parser.instantiate(parser.parse_args(words)))
+    inspect(**given | {name: _whole_numbers(name, given[name]) for name in ("layers", "heads")})
+
+
+def _whole_numbers(what: str, words: list[str] | None) -> list[int] | None:
+    """Numbers beside each other, or in one word with commas and brackets."""
+    if words is None:
+        return None
+    try:
+        return [int(number) for number in re.sub(r"[][,]", " ", " ".join(words)).split()]
+    except ValueError as error:
+        raise InputError(f"{what} is {' '.join(words)}: give whole numbers, such as 0 3") from error
+
+
+def summary(layers: Sequence[LayerStatistics], uniform: dict[str, float]) -> str:
+    """A line a layer: smallest and mean MAD and entropy, and the head of the smallest MAD."""
+    lines = ["layer   MAD min   MAD mean   entropy min   entropy mean   head of MAD min"]
+    for number, layer in enumerate(layers):
+        mad, entropy = layer["mad"], layer["entropy"]
+        means = [sum(values) / len(values) for values in (mad, entropy)]
+        lines.append(
+            f"{number:5}{min(mad):10.4f}{means[0]:11.4f}{min(entropy):14.4f}{means[1]:15.4f}"
+            f"{mad.index(min(mad)):18}"
+        )
+    lines.append(f"uniform{uniform['mad']:8.4f}{uniform['mad']:11.4f}{1:14.4f}{1:15.4f}")
+    return "\n".join(lines)
+
+
+def _open(model: str, pretrained: bool, output: Path | None) -> tuple[Subject, Path, dict[str, Any]]:
+    """The network, the folder to write to, and the configuration of its run, empty if there is none."""
+    library, colon, name = model.partition(":")
+    if colon and library in LIBRARIES:
+        if not name:
+            raise InputError(f"model is {model}: give a name after the colon")
+        folder = Path("lightning_logs") / ("inspect-" + re.sub(r"[^\w.-]+", "-", model))
+        return LIBRARIES[library](name, pretrained), output or folder, {}
+    if not Path(model).exists():
+        raise InputError(
+            f"model is {model}: there is no such run or checkpoint, nor does it begin with "
+            f"{', '.join(f'{each}:' for each in LIBRARIES)}"
+        )
+    if pretrained:
+        raise InputError(f"pretrained is given but {model} has its own weights: leave it out")
+    checkpoint, run = find_checkpoint(Path(model))
+    config = read_config(run / "config.yaml") if (run / "config.yaml").is_file() else {}
+    return trained_subject(checkpoint), output or run / "inspect", config
+
+
+def _setting(config: Any, *keys: str) -> Any:
+    """A value in a run's configuration; None where there is none."""
+    for key in keys:
+        config = config.get(key) if isinstance(config, dict) else None
+    return config
+
+
+def _images(
+    subject: Subject, data: ImageDataModule | str | None, folder: Path | None, run: dict[str, Any], count: int
+) -> tuple[str, NamedImages]:
+    """Where the images come from, and the images as the network takes them."""
+    if folder is not None:
+        source, named = str(folder), of_folder(folder, max(subject.image_size), count)
+    else:
+        given = data if data is not None else run.get("data")
+        if given is None:
+            raise InputError(
+                f"it isn't known on which images to inspect {subject.name}: "
+                "give --images=FOLDER or a data set, such as --data=digits.yaml"
+            )
+        made = given if isinstance(given, ImageDataModule) else make_data(given)
+        source, named = made.name, of_data(made, count)
+    return source, ((name, subject.fit(image)) for name, image in named)
+
+
+def _move(subject: Subject, device: str) -> torch.device:
+    try:
+        place = torch.device(device)
+        subject.to(place).eval()
+    except (AssertionError, RuntimeError) as error:  # an unknown name, or no such hardware or software
+        said = str(error).splitlines()[0]
+        raise InputError(
+            f"device is {device}, which can't be used ({said}): give another, such as cpu"
+        ) from error
+    return place
+
+
+def _autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
+    return torch.autocast(device.type, REDUCED[precision]) if precision in REDUCED else nullcontext()
+
+
+def _numbers(what: str, given: Sequence[int] | None, count: int) -> list[int]:
+    numbers = list(range(count) if given is None else given)
+    if not numbers or not all(0 <= number < count for number in numbers):
+        raise InputError(f"{what} is {numbers}: the model has {what} 0 to {count - 1}")
+    return numbers
+
+
+def _observe(
+    subject: Subject, observation: Observation, named: Iterator[tuple[str, Tensor]], maps: int
+) -> list[tuple[str, Tensor]]:
+    """Run the network over the images in batches; give the first ``maps`` back."""
+    drawn: list[tuple[str, Tensor]] = []
+    batch: list[Tensor] = []
+
+    def run() -> None:
+        stacked = torch.stack(batch).to(subject.mean.device)
+        with observation.batch({"image": stacked}):
+            subject(stacked)
+        batch.clear()
+
+    for name, image in named:
+        if len(drawn) < maps:
+            drawn.append((name, image))
+        batch.append(image)
+        if len(batch) == BATCH:
+            run()
+    if batch:
+        run()
+    return drawn
+
+
+def _see(
+    subject: Subject, name: str, image: Tensor, layers: list[int], heads: list[int], query: Query
+) -> figures.Seen:
+    """Attention maps and rollout of one image; of each layer only these are kept."""
+    prefix, grid = subject.num_prefix_tokens, subject.grid_size
+    row, column = centre_patch(grid)
+    position = 0 if query == "class" else prefix + row * grid[1] + column
+    maps: list[Tensor] = []
+    rollout: Tensor | None = None
+
+    def keep(probabilities: Tensor) -> None:
+        nonlocal rollout
+        rollout = rollout_step(probabilities, rollout)
+        maps.append(probabilities[0, heads, position, prefix:].unflatten(-1, grid).cpu())
+
+    with observe(subject, [keep] * len(find_attention(subject))):
+        subject(image[None].to(subject.mean.device))
+    assert rollout is not None
+    out = rollout[0, 0] if subject.class_token else rollout[0, prefix:].mean(0)
+    return figures.Seen(
+        name, image, [maps[layer] for layer in layers], out[prefix:].unflatten(-1, grid).cpu()
+    )
+
+
+def _write_table(path: Path, statistics: Sequence[LayerStatistics]) -> None:
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, ("layer", "head", *STATISTICS), extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows(statistics, step=0))
+
+
+def _draw(output: Path, statistics: Sequence[LayerStatistics], uniform: dict[str, float], unit: Unit) -> None:
+    labels = {"mad": LABELS[unit], "entropy": "normalised entropy"}
+    for name, label in labels.items():
+        figure = depth_figure([layer[name] for layer in statistics], label, uniform[name])
+        _save(figure, output / f"{name}.png")
+    _save(figures.entropy_mad_figure(statistics, LABELS[unit], uniform), output / "entropy_mad.png")
+
+
+def _draw_images(
+    output: Path,
+    seen: Sequence[figures.Seen],
+    layers: list[int],
+    heads: list[int],
+    of_class: bool,
+    token: bool,
+) -> None:
+    """Two figures an image, in place of those of an earlier inspection."""
+    for old in output.glob("image_*.png"):
+        if re.fullmatch(r"image_\d+_(attention|rollout)\.png", old.name):
+            old.unlink()
+    for number, each in enumerate(seen):
+        _save(figures.maps_figure(each, layers, heads, of_class), output / f"image_{number}_attention.png")
+        _save(figures.rollout_figure(each, token), output / f"image_{number}_rollout.png")
+
+
+def _save(figure: Any, path: Path) -> None:
+    with atomic_path(path) as temporary, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # in a file's name; a box is drawn for it
+        figure.savefig(temporary, dpi=150)

@@ -1,0 +1,77 @@
+"""The images that a network is inspected on, one by one under a progress bar, with a name for people."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torchvision.datasets.folder import IMG_EXTENSIONS
+from tqdm import tqdm  # type: ignore[import-untyped]
+
+from vitlocal.data import ImageDataModule
+from vitlocal.data.cache import decode
+from vitlocal.errors import InputError
+
+SEED = 0  # as in LocalityMonitor, which so chooses the same images
+
+NamedImages = Iterator[tuple[str, Tensor]]
+"""Names, and uint8 images (C, H, W)."""
+
+
+def _chosen(total: int, count: int) -> list[int]:
+    """At most ``count`` positions below ``total``, at random but always the same, ascending."""
+    order = torch.randperm(total, generator=torch.Generator().manual_seed(SEED))
+    return sorted(order[:count].tolist())
+
+
+def _progress(positions: list[int]) -> Iterable[int]:
+    return tqdm(positions, desc="inspecting", unit="image")
+
+
+def of_data(data: ImageDataModule, count: int) -> NamedImages:
+    """At most ``count`` validation images of a data set.
+
+    Raises:
+        InputError: the data are missing or wrong.
+    """
+    data.prepare_data()
+    data.setup()
+    dataset = data.val_dataloader().dataset
+    for position in _progress(_chosen(len(dataset), count)):  # type: ignore[arg-type]
+        item = dataset[position]
+        yield f"image {item['index'].item()} of {data.name}", item["image"]
+
+
+def of_folder(folder: Path, side: int, count: int) -> NamedImages:
+    """At most ``count`` images in a folder and the folders below.
+
+    A file that can't be decoded is named on stderr and left out.
+
+    Args:
+        folder: with JPEG, PNG, PPM, BMP, PGM, TIFF or WebP files.
+        side: the images' shorter side is resized to it, and the centre cut out.
+        count: how many.
+
+    Raises:
+        InputError: there is no such folder, or no image in it that can be decoded.
+    """
+    if not folder.is_dir():
+        raise InputError(f"images {folder}: there is no such folder: give one with image files")
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMG_EXTENSIONS)
+    wrong = 0
+    positions = _chosen(len(files), count)
+    for path in (files[position] for position in _progress(positions)):
+        try:
+            image = torch.from_numpy(decode(path.read_bytes(), side, str(path)).copy())
+        except OSError as error:
+            sentence = f"{path} can't be read ({error.strerror}): make it readable or remove it"
+        except InputError as error:
+            sentence = str(error)
+        else:
+            yield str(path.relative_to(folder)), image
+            continue
+        wrong += 1
+        tqdm.write(f"vitlocal: left out: {sentence}", file=sys.stderr)
+    if wrong == len(positions):
+        raise InputError(f"images {folder}: there is no image in it that can be decoded; give another folder")
