@@ -83,6 +83,15 @@ def test_cutmix_batch_box_is_shared_and_image_box_is_not():
     assert (changed == changed[0]).all()
 
 
+def test_cutmix_without_mixed_labels_pastes_the_same_and_leaves_the_target():
+    mixed, unmixed = make_batch(30), make_batch(30)
+    target = unmixed["target"].clone()
+    CutMix(probability=1.0).apply(mixed, generator(4))
+    CutMix(probability=1.0, mix_labels=False).apply(unmixed, generator(4))
+    assert torch.equal(mixed["image"], unmixed["image"])
+    assert torch.equal(unmixed["target"], target) and not torch.equal(mixed["target"], target)
+
+
 @pytest.mark.parametrize("probability", [0.0, 0.3, 1.0])
 def test_how_often_an_image_is_mixed(probability):
     for component in (CutMix(probability=probability), MixUp(alpha=1.0, probability=probability)):
