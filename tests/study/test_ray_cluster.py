@@ -1,6 +1,5 @@
 import threading
 import time
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -13,30 +12,38 @@ from vitlocal.study import ray_cluster
 from vitlocal.study.plan import Cell
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    nodes = [made.add_node(num_cpus=1) for _ in range(2)]
-    yield made, nodes
-    made.shutdown()
-
-
-def test_a_node_killed_half_way(cluster, tmp_path, monkeypatch, capsys):
-    made, (node, _) = cluster
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    """The words of a study by Ray in an empty working folder."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(STUDY, sort_keys=False))
+    return ["study", "--config=tiny.yaml", "--engine=ray"]
 
-    def kill():
-        until = time.monotonic() + 120
-        while len(list(tmp_path.rglob("last.ckpt"))) < 2 and time.monotonic() < until:
-            time.sleep(0.02)
-        made.remove_node(node, allow_graceful=False)
 
-    thread = threading.Thread(target=kill)
-    thread.start()
-    words = ["--engine=ray", f"--address={made.address}", "--fit=--trainer.max_epochs=15"]
-    main(["study", "--config=tiny.yaml", *words, "--output=out"])
-    thread.join()
+def test_two_nodes_of_which_one_is_killed_half_way(study, tmp_path, capsys):
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    try:
+        node, _ = (cluster.add_node(num_cpus=1) for _ in range(2))
+        for words, sentence in (
+            (["--cpus=64"], "no node of the cluster has 64 cores"),
+            (["--gpus=1"], "has 1 cores and 1 GPUs"),
+        ):
+            with pytest.raises(SystemExit):
+                main([*study, f"--address={cluster.address}", *words])
+            assert sentence in capsys.readouterr().err
+
+        def kill():
+            until = time.monotonic() + 120
+            while len(list(tmp_path.rglob("last.ckpt"))) < 2 and time.monotonic() < until:
+                time.sleep(0.02)
+            cluster.remove_node(node, allow_graceful=False)
+
+        thread = threading.Thread(target=kill)
+        thread.start()
+        main([*study, f"--address={cluster.address}", "--fit=--trainer.max_epochs=15", "--output=out"])
+        thread.join()
+    finally:
+        cluster.shutdown()
     said = capsys.readouterr().err
     assert "interrupted after" in said and "running from epoch" in said  # the node's cell, on the other one
     runs = pd.read_csv("out/results/runs.csv")
@@ -53,25 +60,11 @@ def test_a_node_that_does_not_see_the_study_sends_the_cell(tmp_path, monkeypatch
     cell = Cell("digits", "c", 0, tmp_path / "study" / "cells", (), "f", {}, 1)
     content = ray_cluster._run(cell, str(tmp_path / "nowhere"), "/nowhere", 3)
     assert not cell.folder.exists()
-    ray_cluster._unpack(content, Path(cell.folder))
+    ray_cluster._unpack(content, cell.folder)
     assert (cell.folder / "log.txt").read_text() == "3"
 
 
-@pytest.mark.parametrize(
-    ("words", "sentence"),
-    [(["--cpus=64"], "no node of the cluster has 64 cores"), (["--gpus=1"], "has 1 cores and 1 GPUs")],
-)
-def test_more_than_a_node_has(cluster, words, sentence, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(STUDY, sort_keys=False))
+def test_no_cluster_there(study, capsys):
     with pytest.raises(SystemExit):
-        main(["study", "--config=tiny.yaml", f"--address={cluster[0].address}", "--engine=ray", *words])
-    assert sentence in capsys.readouterr().err
-
-
-def test_no_cluster_there(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(STUDY, sort_keys=False))
-    with pytest.raises(SystemExit):
-        main(["study", "--config=tiny.yaml", "--address=127.0.0.1:1", "--engine=ray"])
-    assert "address 127.0.0.1:1: " in capsys.readouterr().err
+        main([*study, "--address=127.0.0.1:1"])
+    assert "address 127.0.0.1:1: no cluster answers there" in capsys.readouterr().err
