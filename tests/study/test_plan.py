@@ -60,6 +60,11 @@ def test_settings_are_flat_and_without_what_has_no_effect():
     }
 
 
+def test_a_key_of_the_model_that_came_later_is_its_default():
+    old, new = {"model": {"width": 96, "heads": 12}}, {"model": {"width": 96, "heads": 12, "depth": 9}}
+    assert settings.flat(old) == settings.flat(new) == {"model.width": "96"}
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [

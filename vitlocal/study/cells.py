@@ -227,7 +227,10 @@ def _difference(cell: Cell) -> str:
         return ""
     ours = cell.settings
     names = sorted(name for name in {*theirs, *ours} if theirs.get(name) != ours.get(name))
-    shown = [f"{name} is {theirs.get(name)} there and {ours.get(name)} here" for name in names[:2]]
+    shown = [
+        f"{name} is {theirs.get(name, 'not set')} there and {ours.get(name, 'not set')} here"
+        for name in names[:2]
+    ]
     return f" ({'; '.join(shown)})" if shown else ""
 
 

@@ -1,8 +1,11 @@
 """What of a run's configuration decides what comes out of it."""
 
+import inspect
 import json
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+from vitlocal.tasks import Classification
 
 # Settings that change where, how fast or how safely a run goes, not what its heads do.
 _WITHOUT_EFFECT = {
@@ -19,8 +22,17 @@ _WITHOUT_EFFECT = {
 
 
 def flat(config: Mapping[str, Any]) -> dict[str, str]:
-    """Settings by dotted name as JSON, without ``init_args``, the seed and what has no effect."""
-    return {name: value for name, value in _flat(config, "") if name not in _WITHOUT_EFFECT}
+    """Settings by dotted name as JSON, without ``init_args``, the seed and what has no effect.
+
+    A key of the model that has its default value is left out, so that a run made before there was such a
+    key is the same as one made after.
+    """
+    defaults = {
+        f"model.{name}": json.dumps(parameter.default)
+        for name, parameter in inspect.signature(Classification).parameters.items()
+    }
+    given = {name: value for name, value in _flat(config, "") if name not in _WITHOUT_EFFECT}
+    return {name: value for name, value in given.items() if value != defaults.get(name)}
 
 
 def _flat(value: Any, prefix: str) -> Iterable[tuple[str, str]]:
