@@ -22,7 +22,7 @@ def slow_statistics(attention, grid, prefix, unit, patch, class_token):
     """Every statistic of one image and head, (N, N), by loops over Python floats."""
     centres = places(grid, patch if unit == "pixels" else (1, 1))
     rows = attention.double().tolist()
-    sums = dict.fromkeys(heads.STATISTICS, 0.0)
+    found = {name: [] for name in heads.STATISTICS}
     for i, centre in enumerate(centres):
         row = rows[prefix + i]
         keys = row[prefix:] if class_token == "drop" else row
@@ -30,13 +30,16 @@ def slow_statistics(attention, grid, prefix, unit, patch, class_token):
         weight, others = sum(keys), sum(keys[:own] + keys[own + 1 :])
         reach = sum(a * math.dist(centre, other) for a, other in zip(row[prefix:], centres, strict=True))
         reach /= scale(grid, unit)
-        sums["mad"] += reach / weight
-        sums["mad_without_self"] += reach / others
-        sums["mad_raw"] += reach
-        sums["class_mass"] += sum(row[:prefix])
-        sums["self_mass"] += keys[own] / weight
-        sums["entropy"] += -sum(a / weight * math.log(a / weight) for a in keys) / math.log(len(keys))
-    return {name: value / len(centres) for name, value in sums.items()}
+        found["mad_raw"].append(reach)
+        found["class_mass"].append(sum(row[:prefix]))
+        if weight:
+            shares = [a / weight for a in keys if a]
+            found["mad"].append(reach / weight)
+            found["self_mass"].append(keys[own] / weight)
+            found["entropy"].append(-sum(a * math.log(a) for a in shares) / math.log(len(keys)))
+        if others:
+            found["mad_without_self"].append(reach / others)
+    return {name: sum(values) / max(1, len(values)) for name, values in found.items()}
 
 
 @pytest.mark.parametrize("grid", GRIDS)
@@ -147,7 +150,48 @@ def test_weights_far_below_rounding_of_the_diagonal_count_without_self():
     assert heads.mean_attention_distance_without_self(attention, (1, 2), unit="patches").item() == 1
 
 
-def test_rows_without_weight_contribute_nothing():
+@pytest.mark.parametrize("class_token", ["drop", "keep"])
+@pytest.mark.parametrize("alpha", [0.5, 4.0])
+def test_clipped_rows_against_loops(alpha, class_token):
+    """Rows with exact zeros, that sum to less than 1, or to nothing."""
+    gamma = -alpha / 17
+    attention = ((1 - gamma) * random_attention(3, 4, 17, sharpness=1.5) + gamma).clamp(0, 1)
+    attention[1, 0, 1:, 1:] = 0  # a head that looks at the class token only
+    patches = attention[:, :, 1:, 1:].sum(-1)
+    assert (attention == 0).any() and ((patches > 0) & (patches < 0.9)).any() and (patches == 0).any()
+    fused = heads.head_statistics(attention, (4, 4), 1, "patches", class_token=class_token)
+    singly = {
+        "mad": heads.mean_attention_distance(attention, (4, 4), 1, "patches", class_token=class_token),
+        "entropy": heads.normalized_entropy(attention, 1, class_token),
+        "self_mass": heads.self_mass(attention, 1, class_token),
+        "mad_without_self": heads.mean_attention_distance_without_self(
+            attention, (4, 4), 1, "patches", class_token=class_token
+        ),
+    }
+    for image in range(3):
+        for head in range(4):
+            slow = slow_statistics(attention[image, head], (4, 4), 1, "patches", None, class_token)
+            for name, value in fused.items():
+                assert value[image, head].item() == pytest.approx(slow[name], rel=2e-5, abs=1e-6), name
+    for name, value in singly.items():
+        torch.testing.assert_close(value, fused[name], msg=name)
+
+
+def test_a_query_that_looks_nowhere_is_not_local():
+    attention = torch.zeros(1, 1, 4, 4)
+    attention[..., 0, 3] = attention[..., 3, 0] = 0.1  # from end to end; the two between look nowhere
+    statistics = heads.head_statistics(attention, (1, 4), unit="patches")
+    assert statistics["mad"].item() == statistics["mad_without_self"].item() == pytest.approx(3)
+    assert statistics["mad_raw"].item() == pytest.approx(2 * 0.3 / 4)
+
+
+def test_a_weight_that_is_nan_is_seen():
+    attention = torch.zeros(1, 1, 4, 4)
+    attention[0, 0, 1] = torch.nan
+    assert all(heads.head_statistics(attention, (1, 3), 1)[name].isnan().all() for name in heads.STATISTICS)
+
+
+def test_an_image_without_any_weight_on_patches_gives_0():
     attention = torch.zeros(1, 1, 3, 3)
     attention[..., 0] = 1  # all weight on the class token
     for name, value in heads.head_statistics(attention, (1, 2), 1).items():

@@ -1,5 +1,7 @@
 """The ViT against timm's, and its attention against the definition."""
 
+from functools import partial
+
 import pytest
 import timm
 import torch
@@ -14,6 +16,7 @@ SHAPES = {
     "grey, mean pooling": {"in_channels": 1, "pool": "mean", "width": 96, "depth": 3, "heads": 6},
     "non-square grid": {"image_size": (24, 40), "width": 64, "depth": 2, "heads": 4, "mlp_ratio": 4.0},
     "patch 1, one head": {"image_size": (5, 3), "patch_size": 1, "width": 16, "depth": 2, "heads": 1},
+    "patch norm": {"width": 48, "depth": 2, "heads": 4, "patch_norm": True},
 }
 
 
@@ -34,6 +37,7 @@ def pair(request):
         num_classes=shape["num_classes"],
         class_token=shape["pool"] == "token",
         global_pool="token" if shape["pool"] == "token" else "avg",
+        embed_norm_layer=partial(nn.LayerNorm, eps=1e-6) if shape.get("patch_norm") else None,
     ).eval()
     for parameter in reference.parameters():  # biases and class token are zero at first: give them a say
         nn.init.normal_(parameter, std=0.1)

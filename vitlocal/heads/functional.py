@@ -2,15 +2,19 @@
 
 Every function takes ``attention`` (B, H, N, N): for each of B images and H heads, rows are queries,
 columns keys, and the N tokens are ``num_prefix_tokens`` prefix tokens (the class token, if any)
-followed by the patches of the grid, row by row. Each gives (B, H): the mean over patch queries; a
-prefix token is never a query. Sums run in float32, or float64 if that is what comes in.
+followed by the patches of the grid, row by row. Rows may sum to anything, as those of clipped softmax
+do. Each gives (B, H): the mean over patch queries; a prefix token is never a query. Sums run in float32,
+or float64 if that is what comes in.
 
 ``class_token`` says what becomes of the prefix tokens as keys:
 
 - ``"drop"``: they are left out, and each row is renormalised over the patches;
 - ``"keep"``: they are keys like the others, with no place on the grid, at distance 0 from every patch.
 
-A row without any weight on the keys that count contributes 0.
+What is renormalised is a mean over the rows with some weight on the keys that count: a query that looks
+nowhere has no distance, and would pass for a local one at 0. An image of which no row has any gives 0; then
+``self_mass`` is 0 too, which it is not for a head that looks at its own patch. ``class_token_mass`` and
+``raw_mean_attention_distance`` renormalise nothing and are means over all rows.
 """
 
 import math
@@ -113,7 +117,7 @@ def mean_attention_distance(
         InputError: sizes that do not fit each other, or an unknown choice.
     """
     sums = _row_sums(attention, num_prefix_tokens, class_token, grid_size, unit, patch_size)
-    return _ratio(sums.reach, sums.weight).mean(0)
+    return _mean(_ratio(sums.reach, sums.weight), sums.weight)
 
 
 def raw_mean_attention_distance(
@@ -145,7 +149,7 @@ def mean_attention_distance_without_self(
     :func:`mean_attention_distance`.
     """
     sums = _row_sums(attention, num_prefix_tokens, class_token, grid_size, unit, patch_size)
-    return _ratio(sums.reach, sums.others).mean(0)
+    return _mean(_ratio(sums.reach, sums.others), sums.others)
 
 
 def normalized_entropy(
@@ -165,7 +169,7 @@ def normalized_entropy(
         InputError: sizes that do not fit each other, or an unknown choice.
     """
     weight = _row_sums(attention, num_prefix_tokens, class_token).weight
-    return _entropy(_at_least_float32(attention), num_prefix_tokens, class_token, weight).mean(0)
+    return _mean(_entropy(_at_least_float32(attention), num_prefix_tokens, class_token, weight), weight)
 
 
 def self_mass(attention: Tensor, num_prefix_tokens: int = 0, class_token: ClassToken = "drop") -> Tensor:
@@ -174,7 +178,7 @@ def self_mass(attention: Tensor, num_prefix_tokens: int = 0, class_token: ClassT
     Arguments as in :func:`normalized_entropy`.
     """
     sums = _row_sums(attention, num_prefix_tokens, class_token)
-    return _ratio(sums.own, sums.weight).mean(0)
+    return _mean(_ratio(sums.own, sums.weight), sums.weight)
 
 
 def class_token_mass(attention: Tensor, num_prefix_tokens: int = 0) -> Tensor:
@@ -208,7 +212,11 @@ def head_statistics(
         "class_mass": sums.prefix,
         "mad_raw": sums.reach,
     }
-    means = torch.stack([rows[name] for name in STATISTICS]).mean(1)  # at once: small operations add up
+    # Of each statistic, the weights without which a row has none. At once: small operations add up.
+    every = weight.new_ones(()).expand_as(weight)
+    counted = {"mad_without_self": sums.others, "class_mass": every, "mad_raw": every}
+    whole = torch.stack([counted.get(name, weight) for name in STATISTICS], dim=1)
+    means = _mean(torch.stack([rows[name] for name in STATISTICS], dim=1), whole)
     return dict(zip(STATISTICS, means, strict=True))
 
 
@@ -328,6 +336,11 @@ def _entropy(attention: Tensor, num_prefix_tokens: int, class_token: ClassToken,
     # Rounding may leave less than nothing of one-hot rows, and ln 0 of those without weight.
     entropy = (_positive(weight).log() - expected).clamp_(min=0)
     return entropy / math.log(max(terms.shape[-1], 2))
+
+
+def _mean(values: Tensor, weight: Tensor) -> Tensor:
+    """Mean over the rows, the first dimension, that have any weight; 0 where none has."""
+    return values.sum(0) / weight.ne(0).sum(0).clamp_(min=1)  # NaN counts, to be seen
 
 
 def _ratio(part: Tensor, whole: Tensor) -> Tensor:

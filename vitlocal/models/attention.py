@@ -44,8 +44,11 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Tokens (B, N, D) to tokens (B, N, D)."""
-        mixed = attend(*self._split(self.qkv(x)))
-        return self.proj_drop(self.proj(mixed.transpose(1, 2).flatten(2)))
+        return self.proj_drop(self.proj(self._mix(x).flatten(2)))
+
+    def _mix(self, x: Tensor) -> Tensor:
+        """What each head hands to the output projection: (B, N, D) to (B, N, H, D / H)."""
+        return attend(*self._split(self.qkv(x))).transpose(1, 2)
 
     def probabilities(self, x: Tensor) -> Tensor:
         """The weights that :meth:`forward` applies to the same tokens (B, N, D).

@@ -1,6 +1,6 @@
 """The Vision Transformer (Dosovitskiy et al. 2021, arXiv 2010.11929)."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +8,8 @@ from torchvision.ops import StochasticDepth
 
 from vitlocal.errors import InputError
 from vitlocal.models.attention import Attention
+from vitlocal.models.factory import AttentionKind, attention_maker
+from vitlocal.models.gated import GateKind
 
 LARGEST = 2**16
 """No size of a network in sight is beyond; a slip of the keyboard is."""
@@ -16,13 +18,14 @@ LARGEST = 2**16
 class PatchEmbed(nn.Module):
     """Images (B, C, H, W) to one token a patch (B, P, D), row by row."""
 
-    def __init__(self, in_channels: int, patch_size: int, width: int) -> None:
+    def __init__(self, in_channels: int, patch_size: int, width: int, norm: bool) -> None:
         super().__init__()
         self.proj = nn.Conv2d(in_channels, width, kernel_size=patch_size, stride=patch_size)
+        self.norm = nn.LayerNorm(width, eps=1e-6) if norm else nn.Identity()
 
     def forward(self, images: Tensor) -> Tensor:
         """Cut and project: (B, C, H, W) to (B, P, D)."""
-        return self.proj(images).flatten(2).transpose(1, 2)
+        return self.norm(self.proj(images).flatten(2).transpose(1, 2))
 
 
 class Mlp(nn.Module):
@@ -43,10 +46,12 @@ class Mlp(nn.Module):
 class Block(nn.Module):
     """A pre-norm transformer layer: attention, then MLP, each on a residual branch."""
 
-    def __init__(self, width: int, heads: int, mlp_ratio: float, dropout: float, drop_path: float) -> None:
+    def __init__(
+        self, width: int, attention: Attention, mlp_ratio: float, dropout: float, drop_path: float
+    ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps=1e-6)
-        self.attn = Attention(width, heads, dropout)
+        self.attn = attention
         self.norm2 = nn.LayerNorm(width, eps=1e-6)
         self.mlp = Mlp(width, int(width * mlp_ratio), dropout)
         self.drop_path = StochasticDepth(drop_path, mode="row") if drop_path else nn.Identity()
@@ -77,13 +82,23 @@ class VisionTransformer(nn.Module):
         dropout: dropout after the position embedding, the output projections and in the MLP.
         stochastic_depth: drop rate of the last layer's residual branches, growing linearly from 0
             at the first (Huang et al. 2016).
+        attention: ``softmax``; ``clipped_softmax``, whose small weights are 0; or ``gated``, whose heads can
+            close (both Bondarenko et al. 2023, arXiv 2306.12929).
+        clip_gamma: of clipped softmax, -1 to 0: weights below -gamma / (zeta - gamma) are 0.
+        clip_alpha: the same by the number of tokens, gamma = -alpha / tokens; 0.5 where neither is given.
+            From about 1, near-uniform attention, as of an untrained ViT, is cut whole and does not learn.
+        clip_zeta: of clipped softmax, 1 or more; above 1, large weights are cut to 1.
+        gate: of gated attention: ``linear`` or ``mlp`` on a head's own features, or ``all_heads_linear``.
+        gate_pi_init: about what gates begin with, between 0 and 1: the logit of the last bias.
+        gate_hidden: hidden features of a head's ``mlp``.
+        patch_norm: a LayerNorm after the patch embedding.
 
     Attributes:
         grid_size: rows and columns of patches.
         num_prefix_tokens: tokens before the patches: 1 with a class token, else 0.
 
     Raises:
-        InputError: a size that does not divide, or a value out of its range.
+        InputError: a size that does not divide, a value out of its range, or one for another attention.
     """
 
     def __init__(
@@ -99,6 +114,14 @@ class VisionTransformer(nn.Module):
         pool: Literal["token", "mean"] = "token",
         dropout: float = 0.0,
         stochastic_depth: float = 0.0,
+        attention: AttentionKind = "softmax",
+        clip_gamma: float | None = None,
+        clip_alpha: float | None = None,
+        clip_zeta: float = 1.0,
+        gate: GateKind = "linear",
+        gate_pi_init: float = 0.5,
+        gate_hidden: int = 4,
+        patch_norm: bool = False,
     ) -> None:
         super().__init__()
         height, breadth = image_size
@@ -128,12 +151,17 @@ class VisionTransformer(nn.Module):
         self.num_prefix_tokens = 1 if pool == "token" else 0
         tokens = self.num_prefix_tokens + self.grid_size[0] * self.grid_size[1]
 
-        self.patch_embed = PatchEmbed(in_channels, patch_size, width)
+        options: dict[str, Any] = {"gate": gate, "gate_pi_init": gate_pi_init, "gate_hidden": gate_hidden}
+        options |= {"clip_gamma": clip_gamma, "clip_alpha": clip_alpha, "clip_zeta": clip_zeta}
+        make_attention = attention_maker(attention, width, heads, tokens, dropout, options)
+
+        self.patch_embed = PatchEmbed(in_channels, patch_size, width, patch_norm)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width)) if pool == "token" else None
         self.pos_embed = nn.Parameter(torch.zeros(1, tokens, width))
         self.pos_drop = nn.Dropout(dropout)
         rates = torch.linspace(0, stochastic_depth, depth, device="cpu").tolist()
-        self.blocks = nn.Sequential(*(Block(width, heads, mlp_ratio, dropout, rate) for rate in rates))
+        blocks = [Block(width, make_attention(), mlp_ratio, dropout, rate) for rate in rates]
+        self.blocks = nn.Sequential(*blocks)
         # As in timm, the last norm comes before the class token is read, but after the mean is taken.
         self.norm = nn.LayerNorm(width, eps=1e-6) if pool == "token" else nn.Identity()
         self.fc_norm = nn.LayerNorm(width, eps=1e-6) if pool == "mean" else nn.Identity()

@@ -15,10 +15,12 @@ from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from vitlocal.errors import InputError
-from vitlocal.models import VisionTransformer
+from vitlocal.models import AttentionKind, GateKind, VisionTransformer
+from vitlocal.models.factory import OPTIONS
 from vitlocal.tasks.schedule import decay_groups, warmup_cosine
 
 SHAPE = ("patch_size", "width", "depth", "heads", "mlp_ratio", "pool", "dropout", "stochastic_depth")
+ATTENTION = ("attention", *OPTIONS, "patch_norm")
 UNKNOWN = -1  # the label of padding, by which processes get equally many images, and of unlabelled ones
 DATA_FACTS = ("image_size", "in_channels", "num_classes", "mean", "std")
 
@@ -43,6 +45,16 @@ class Classification(LightningModule):
         weight_decay: AdamW's, on matrices; norms, biases, positions and the class token have none.
         warmup_epochs: epochs of linear warm-up before the cosine to 0.
         compile: train through ``torch.compile``. Observed passes stay eager.
+        attention: ``softmax``; ``clipped_softmax``, whose small weights are 0; or ``gated``, whose heads can
+            close (both Bondarenko et al. 2023, arXiv 2306.12929).
+        clip_gamma: of clipped softmax, -1 to 0: weights below -gamma / (zeta - gamma) are 0.
+        clip_alpha: the same by the number of tokens, gamma = -alpha / tokens; 0.5 where neither is given.
+            From about 1, near-uniform attention, as of an untrained ViT, is cut whole and does not learn.
+        clip_zeta: of clipped softmax, 1 or more; above 1, large weights are cut to 1.
+        gate: of gated attention: ``linear`` or ``mlp`` on a head's own features, or ``all_heads_linear``.
+        gate_pi_init: about what gates begin with, between 0 and 1: the logit of the last bias.
+        gate_hidden: hidden features of a head's ``mlp``.
+        patch_norm: a LayerNorm after the patch embedding.
         image_size: height and width in pixels.
         in_channels: 1 for grey, 3 for colour.
         num_classes: number of classes.
@@ -72,6 +84,14 @@ class Classification(LightningModule):
         weight_decay: float = 0.05,
         warmup_epochs: int = 10,
         compile: bool = False,
+        attention: AttentionKind = "softmax",
+        clip_gamma: float | None = None,
+        clip_alpha: float | None = None,
+        clip_zeta: float = 1.0,
+        gate: GateKind = "linear",
+        gate_pi_init: float = 0.5,
+        gate_hidden: int = 4,
+        patch_norm: bool = False,
         image_size: tuple[int, int] | None = None,
         in_channels: int | None = None,
         num_classes: int | None = None,
@@ -116,7 +136,7 @@ class Classification(LightningModule):
             raise InputError(f"model.mean has {len(mean)} values and std {len(std)}: give one a channel")
         self.network = VisionTransformer(
             image_size=tuple(facts["image_size"]),
-            **{name: facts[name] for name in ("in_channels", "num_classes", *SHAPE)},
+            **{name: facts[name] for name in ("in_channels", "num_classes", *SHAPE, *ATTENTION)},
         )
         # Not in the checkpoint as buffers: they are there as hyperparameters.
         self.register_buffer("mean", mean.view(-1, 1, 1) * 255, persistent=False)

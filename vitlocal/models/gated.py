@@ -1,0 +1,106 @@
+"""Attention whose heads can close (Bondarenko et al. 2023, arXiv 2306.12929)."""
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vitlocal.models.attention import Attention
+
+GateKind = Literal["linear", "mlp", "all_heads_linear"]
+
+
+class GroupedLinear(nn.Module):
+    """A linear layer of its own on each group of features: (..., G I) to (..., G O).
+
+    Args:
+        groups: number G of groups.
+        inputs: features I of a group.
+        outputs: outputs O of a group.
+    """
+
+    own: Tensor
+
+    def __init__(self, groups: int, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(groups, outputs, inputs))
+        self.bias = nn.Parameter(torch.zeros(groups * outputs))
+        nn.init.trunc_normal_(self.weight, std=0.02)
+        self.register_buffer("own", torch.eye(groups)[:, None, :, None], persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., G I) to (..., G O)."""
+        # One product with a matrix of mostly zeros: for so few outputs faster than a product a group.
+        matrix = (self.own * self.weight[:, :, None]).flatten(0, 1).flatten(1)
+        return F.linear(x, matrix, self.bias)
+
+
+class Gate(nn.Module):
+    """Gates of the heads, from the tokens that the attention layer gets; one a head and token.
+
+    ``linear`` and ``mlp`` (with a ReLU) read each head's own D / H features, by weights of its own;
+    ``all_heads_linear`` reads all D. Parameters a layer, as in table 1 of the paper: H (D / H + 1);
+    H (hidden (D / H + 2) + 1); H (D + 1).
+
+    Args:
+        kind: which of them.
+        width: features D of a token.
+        heads: number H of heads.
+        hidden: hidden features of an ``mlp``.
+        pi_init: between 0 and 1, what a gate begins with where its weights add nothing: the last bias is its
+            logit. The weights begin as in the rest of the ViT, truncated normal of 0.02, so the gates of
+            different tokens begin close to it, and not at it.
+    """
+
+    def __init__(self, kind: GateKind, width: int, heads: int, hidden: int, pi_init: float) -> None:
+        super().__init__()
+        features = width // heads
+        if kind == "mlp":
+            first, last = GroupedLinear(heads, features, hidden), GroupedLinear(heads, hidden, 1)
+            self.layers = nn.Sequential(first, nn.ReLU(), last)
+        else:
+            last = GroupedLinear(heads, features, 1) if kind == "linear" else GroupedLinear(1, width, heads)
+            self.layers = nn.Sequential(last)
+        nn.init.constant_(last.bias, math.log(pi_init) - math.log1p(-pi_init))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Tokens (B, N, D) to gates (B, N, H), from 0, closed, to 1."""
+        return self.layers(x).sigmoid()
+
+
+class GatedAttention(Attention):
+    """Softmax self-attention, of which each head's output for a token is multiplied by a gate, equation 5.
+
+    :meth:`probabilities` are the softmax weights: a gate acts on what they have mixed. See :meth:`gates`.
+
+    Args:
+        width: features of a token; a multiple of ``heads``.
+        heads: number of attention heads.
+        dropout: dropout on the output projection.
+        gate: see :class:`Gate`.
+        gate_hidden: see :class:`Gate`.
+        gate_pi_init: see :class:`Gate`.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        dropout: float = 0.0,
+        *,
+        gate: GateKind = "linear",
+        gate_hidden: int = 4,
+        gate_pi_init: float = 0.5,
+    ) -> None:
+        super().__init__(width, heads, dropout)
+        self.gate = Gate(gate, width, heads, gate_hidden, gate_pi_init)
+
+    def _mix(self, x: Tensor) -> Tensor:
+        return super()._mix(x) * self.gate(x)[..., None]
+
+    def gates(self, x: Tensor) -> Tensor:
+        """The gates that :meth:`forward` applies to the same tokens (B, N, D): (B, H, N) float32."""
+        with torch.no_grad():
+            return self.gate(x).float().transpose(1, 2)
