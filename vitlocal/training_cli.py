@@ -22,7 +22,7 @@ from vitlocal.checkpoints import CheckpointFiles, ProcessStates, RunCheckpoint, 
 from vitlocal.data import Digits, ImageDataModule
 from vitlocal.errors import InputError
 from vitlocal.files import remove_leftovers
-from vitlocal.heads import LocalityMonitor
+from vitlocal.heads import LocalityMonitor, OutlierMonitor
 from vitlocal.parsers import ConfigFile, Sentences
 from vitlocal.protocol import Protocol
 from vitlocal.tasks import Classification, EpochMetrics, FiniteLoss, PredictionWriter
@@ -127,6 +127,9 @@ class TrainingCLI(LightningCLI):
         """The protocol, and the callbacks that can be set or switched off by name."""
         parser.add_class_arguments(Protocol, "protocol")
         self._add_optional_callback(parser, LocalityMonitor, "locality")
+        parser.add_argument(
+            "--outliers", type=OutlierMonitor | None, default=None, help="OutlierMonitor switches it on"
+        )
         self._add_optional_callback(parser, ModelCheckpoint, "checkpoint", RunCheckpoint)
 
     @staticmethod
@@ -236,7 +239,7 @@ class TrainingCLI(LightningCLI):
         config = self.config_init[self.subcommand]
         self.trainer_defaults["callbacks"] = [
             *config.protocol.callbacks(),
-            *(callback for callback in (config.locality, config.checkpoint) if callback is not None),
+            *(one for one in (config.locality, config.outliers, config.checkpoint) if one is not None),
             FiniteLoss(),
             EpochMetrics(),
             PredictionWriter(),

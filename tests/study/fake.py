@@ -8,6 +8,8 @@ import yaml
 
 from vitlocal.files import EpochTable
 from vitlocal.heads.functional import STATISTICS
+from vitlocal.heads.outlier_monitor import COLUMNS as OUTLIERS
+from vitlocal.heads.outlier_monitor import HEAD_COLUMNS as HEADS
 from vitlocal.tasks.epoch_metrics import COLUMNS as METRICS
 
 COMPONENTS = {"photometric": "AutoAugment", "mixing": "CutMix", "label_smoothing": "LabelSmoothing"}
@@ -65,6 +67,29 @@ def write_run(folder, config, *, epochs=4, depth=4, heads=3, least=0.3, accuracy
         if epoch:
             metrics.write(epoch, [{"step": epoch, "val/acc1": accuracy * done, "train/loss": 1 / epoch}])
     return folder
+
+
+def write_outliers(
+    run, inf_norm=10.0, kurtosis=5.0, outliers=2.0, do_nothing=0.3, *, epochs=4, depth=4, heads=3
+):
+    """The tables of ``OutlierMonitor``; at the end each layer has these values, the last twice them."""
+    table = EpochTable(run / "outliers.csv", OUTLIERS)
+    of_heads = EpochTable(run / "do_nothing.csv", HEADS)
+    for epoch in range(epochs + 1):
+        rows, head_rows = [], []
+        for layer in range(depth):
+            size = (1 if epoch == epochs else 100) * (2 if layer == depth - 1 else 1)
+            values = {"inf_norm": inf_norm, "kurtosis": kurtosis, "outliers": outliers}
+            of_blocks = {f"block_{name}": size * value for name, value in values.items()}
+            rows.append({"step": epoch, "layer": layer} | dict.fromkeys(OUTLIERS[3:], 7) | of_blocks)
+            for head in range(heads):
+                share = do_nothing * (1 if epoch == epochs else 0.1)
+                head_rows.append(
+                    {"step": epoch, "layer": layer, "head": head, "do_nothing": share, "update": share / 4}
+                )
+        table.write(epoch, rows)
+        of_heads.write(epoch, head_rows)
+    return run
 
 
 def write_study(root, conditions, least, *, data=("digits",), seeds=(0, 1, 2), epochs=4, **sizes):

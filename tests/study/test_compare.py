@@ -2,7 +2,7 @@ import csv
 
 import pytest
 
-from tests.study.fake import ABLATION, config, write_run, write_study
+from tests.study.fake import ABLATION, config, write_outliers, write_run, write_study
 from vitlocal.errors import InputError
 from vitlocal.study.compare import compare, write_results
 from vitlocal.study.results import load
@@ -33,6 +33,30 @@ def test_compare_writes_every_file(tmp_path, capsys):
         assert len(list(csv.DictReader(file))) == 8 * 5 * 4 * 3
     summary = (output / "summary.md").read_text()
     assert "| a\\|b\\*c | 2 | 0.300 ± 0.000 \\[0.300, 0.300]" in summary
+
+
+def test_outliers_beside_locality_where_some_run_observed_them(tmp_path):
+    study = write_study(tmp_path / "study", PAIR, lambda *_: 0.3, data=("digits", "other"), seeds=(0, 1))
+    for seed in (0, 1):
+        (run,) = study.glob(f"cells/digits/baseline/seed_{seed}/lightning_logs/*/version_0")
+        write_outliers(run, inf_norm=10 + seed)
+    compare([study], tmp_path / "out")
+    digits, other = (tmp_path / "out" / "summary.md").read_text().split("\n## other\n")
+    header = next(line for line in digits.splitlines() if line.startswith("| condition | seeds"))
+    assert header.endswith(
+        "| outliers an image | share of attention that does nothing | mean update of a head |"
+    )
+    place = header.split(" | ").index("maximum infinity norm")
+    rows = digits.split("### Conditions")[1].split("###")[0].splitlines()
+    (baseline,) = [line.split(" | ") for line in rows if line.startswith("| baseline")]
+    (cutmix,) = [line.split(" | ") for line in rows if line.startswith("| a\\|b")]
+    # 20 and 22: a mean of 21, a standard deviation of 1.414, an interval of 12.706 for one degree of freedom
+    assert baseline[place] == "21.000 ± 1.414 \\[8.294, 33.706]"
+    assert set(cutmix[place:]) <= {"\N{EN DASH}", "\N{EN DASH} |"}
+    assert "infinity norm" not in other and "blocks' outputs" not in other
+    figures = {path.name for path in (tmp_path / "out" / "figures").glob("*outliers*")}
+    assert figures == {"digits-outliers_by_mad.png", "digits-outliers_by_mad.svg"}
+    assert (tmp_path / "out" / "index.html").read_text().count("<h3>Outliers against MAD</h3>") == 1
 
 
 def test_the_same_runs_give_the_same_files(tmp_path):

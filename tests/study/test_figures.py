@@ -33,6 +33,19 @@ def drawn(tables):
     return {each.name: each for each in draw(table, table, heads, "grid")}
 
 
+def test_outliers_of_each_run_in_their_place(tables):
+    table, heads = tables
+    observed = table.assign(kurtosis_mean=np.arange(len(table)) + 3.0, do_nothing_mean=np.nan)
+    figures = {each.name: each for each in draw(observed, observed, heads, "grid")}
+    (axes,) = figures["outliers_by_mad"].figure.axes  # nobody knows the share of doing nothing
+    assert axes.get_title() == "mean kurtosis"
+    expected = observed[["mad_mean_early", "kurtosis_mean"]].to_numpy()
+    np.testing.assert_allclose(sorted(points(axes).tolist()), sorted(expected.tolist()))
+    modern = observed[observed["condition"] == "modern"]
+    (line,) = [line for line in axes.lines if line.get_color() == styles(table)["modern"].colour]
+    np.testing.assert_allclose(line.get_ydata(), modern["kurtosis_mean"])
+
+
 def points(axes):
     return np.concatenate([line.get_xydata() for line in axes.lines])
 

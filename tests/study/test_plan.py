@@ -50,6 +50,7 @@ def test_settings_are_flat_and_without_what_has_no_effect():
         "trainer": {"max_epochs": 3, "default_root_dir": "x"},
         "data": {"class_path": "A", "init_args": {"path": "p", "size": [1, 2]}},
         "checkpoint": {"class_path": "B"},
+        "outliers": None,
         "protocol": {"mixing": None},
     }
     assert settings.flat(config) == {

@@ -6,7 +6,7 @@ import pytest
 import torch
 import yaml
 
-from tests.study.fake import config, write_run, write_study
+from tests.study.fake import config, write_outliers, write_run, write_study
 from vitlocal.errors import InputError
 from vitlocal.study.results import find_runs, heads_table, load, runs_table
 
@@ -98,6 +98,43 @@ def test_a_row_of_a_run_against_numbers_by_hand(run_folder):
     np.testing.assert_allclose(row["entropy_layer_0"], last[:3, 5].mean())
     np.testing.assert_allclose(row["self_mass_mean"], last[:, 6].mean())
     assert row["acc1"] == pytest.approx(0.9) and row["epochs"] == 4
+
+
+OUTLIERS = {"inf_norm_max", "kurtosis_mean", "outlier_count", "do_nothing_mean", "update_mean"}
+
+
+def test_outliers_of_a_run_that_observed_them(run_folder, tmp_path):
+    without = write_run(tmp_path / "b" / "x-y" / "version_0", config())
+    assert OUTLIERS.isdisjoint(runs_table([load(without)]).columns)
+    runs = [load(without), load(write_outliers(run_folder, 10, 5, 2, 0.3))]
+    first, second = runs_table(runs).to_dict("records")
+    assert all(math.isnan(first[name]) for name in OUTLIERS)
+    # Of 4 layers, the last has twice the others' values.
+    expected = {"inf_norm_max": 20, "kurtosis_mean": 25 / 4, "outlier_count": 10, "do_nothing_mean": 0.3}
+    assert {name: second[name] for name in expected} == pytest.approx(expected)
+    assert second["update_mean"] == pytest.approx(0.075)
+    assert list(runs_table(runs).columns)[:-5] == list(runs_table(runs[:1]).columns)
+    (run_folder / "do_nothing.csv").unlink()  # of attention whose values can't be seen
+    (row,) = runs_table([load(run_folder)]).to_dict("records")
+    assert row["inf_norm_max"] == 20 and "do_nothing_mean" not in row
+
+
+@pytest.mark.parametrize(
+    "spoil, said",
+    [
+        (_spoil("outliers.csv", b""), "can't be read"),
+        (_spoil("outliers.csv", drop=-1), "not every epoch"),
+        (_spoil("do_nothing.csv", change=("\n0,0,0,1,", "\n0,0,0,0,")), "not every epoch"),
+        (_spoil("outliers.csv", change=("block_kurtosis", "k")), "no column block_kurtosis"),
+        (_spoil("do_nothing.csv", change=(",0.03", ",inf")), "not finite"),
+    ],
+)
+def test_damaged_outliers(run_folder, spoil, said):
+    write_outliers(run_folder)
+    spoil(run_folder)
+    with pytest.raises(InputError, match=said) as raised:
+        load(run_folder)
+    assert str(run_folder) in str(raised.value)
 
 
 def test_heads_table_has_every_row_of_every_run(tmp_path):

@@ -36,16 +36,16 @@ class ImageMean(Metric):
     total: Tensor
     images: Tensor
 
-    def __init__(self, shape: Sequence[int], function: Callable[[Tensor], Tensor], **kwargs: Any) -> None:
+    def __init__(self, shape: Sequence[int], function: Callable[..., Tensor], **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.function = function
         # float64: over a data set, small values are added to large sums.
         self.add_state("total", torch.zeros(tuple(shape), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("images", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
-    def update(self, attention: Tensor) -> None:
-        """Add the images of a batch of probabilities (B, H, N, N)."""
-        self.total += self.function(attention).sum(0, dtype=self.total.dtype)
+    def update(self, attention: Tensor, *others: Tensor | None) -> None:
+        """Add the images of a batch of probabilities (B, H, N, N), with what else the function takes."""
+        self.total += self.function(attention, *others).sum(0, dtype=self.total.dtype)
         self.images += len(attention)
 
     def compute(self) -> Any:

@@ -15,6 +15,14 @@ from vitlocal.heads.observe import find_attention, find_network, observe
 from vitlocal.heads.summary import LayerStatistics
 
 
+def chosen_images(batch: dict[str, Tensor], chosen: Tensor | None) -> Tensor:
+    """Positions in ``batch`` of the images whose ``index`` is in ``chosen``; None: all but padding."""
+    images = torch.arange(len(batch["image"]), device=batch["image"].device)
+    if chosen is not None:
+        return images[torch.isin(batch["index"], chosen)]
+    return images[batch["index"] >= 0] if "index" in batch else images
+
+
 class Observation:
     """Collects statistics, and the attention maps of the first images, while a network runs.
 
@@ -77,11 +85,7 @@ class Observation:
             batch: with ``image`` (B, C, H, W), and ``index`` (B,) where images are chosen.
             loader: which loader it comes from.
         """
-        images = torch.arange(len(batch["image"]), device=batch["image"].device)
-        if self.chosen is not None:
-            images = images[torch.isin(batch["index"], self.chosen[loader])]
-        elif "index" in batch:
-            images = images[batch["index"] >= 0]  # the others are padding
+        images = chosen_images(batch, None if self.chosen is None else self.chosen[loader])
         drawn = images[: self._maps_wanted - len(self.maps)]
         centres: list[list[Tensor]] = [[] for _ in self._metrics]
         with ExitStack() as stack:

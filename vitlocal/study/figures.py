@@ -20,7 +20,7 @@ from matplotlib.lines import Line2D
 
 from vitlocal.heads.figures import COLOUR_MAP, REFERENCE_COLOUR
 from vitlocal.study.results import early, last_epoch
-from vitlocal.study.statistics import MEASURES, effects
+from vitlocal.study.statistics import MEASURES, OPTIONAL_MEASURES, effects, measures
 
 # Okabe and Ito's palette without the reference's vermilion, black and yellow, which a dark or a light page
 # swallows; brown, violet and khaki in their place.
@@ -158,6 +158,17 @@ def draw(table: pd.DataFrame, counted: pd.DataFrame, heads: pd.DataFrame, unit: 
                 _maps(ends, list(look), mad, uniform),
             ),
         ]
+        if optional := [name for name in measures(counted) if name in OPTIONAL_MEASURES]:
+            drawn.append(
+                Drawn(
+                    "outliers_by_mad",
+                    "Outliers against MAD",
+                    "Each marker is a run at its last epoch: a measure of outliers, or of heads that do "
+                    "nothing, against the mean MAD of the early third of its layers.",
+                    "Whether one brings about the other. And with few runs, a slope may be chance.",
+                    _outliers_by_mad(counted, look, optional, mad),
+                )
+            )
         figure = _effects(counted)
     if figure is not None:
         shows = (
@@ -272,6 +283,21 @@ def _entropy_by_mad(ends: pd.DataFrame, look: dict[str, Style], label: str, unif
     axes.set(xlabel=label, ylabel="normalised entropy", ylim=(0, 1.05))
     axes.set_xlim(0, 1.05 * max(uniform or 0, ends["mad"].max()) or 1)
     _legend(figure, look, "uniform attention" if uniform is not None else None)
+    return figure
+
+
+def _outliers_by_mad(table: pd.DataFrame, look: dict[str, Style], names: Sequence[str], label: str) -> Figure:
+    """A panel a measure, with a marker a run."""
+    figure = Figure(figsize=(max(4.5, 2.4 * len(names)), 3.2), layout="constrained")
+    for axes, name in zip(_row(figure, len(names)), names, strict=True):
+        for condition, style in look.items():
+            rows = table[table["condition"] == condition]
+            axes.plot(rows["mad_mean_early"], rows[name], **style.dots())
+        axes.set_title(_wrapped(OPTIONAL_MEASURES[name]))
+        axes.locator_params(axis="x", nbins=4)
+        axes.margins(0.1)
+    figure.supxlabel(f"mean {label}, early third", fontsize=10)
+    _legend(figure, look, None)
     return figure
 
 

@@ -19,9 +19,11 @@ import yaml
 from vitlocal import config_files, runs
 from vitlocal.errors import InputError
 from vitlocal.heads.functional import STATISTICS, uniform_mad
+from vitlocal.heads.outliers import HEAD_STATISTICS
 from vitlocal.study.settings import flat
 
 FACTORS = ("photometric", "cutmix", "label_smoothing")
+OUTLIER_STATISTICS = ("block_inf_norm", "block_kurtosis", "block_outliers")
 THRESHOLDS = (0.3, 0.2, 0.1, 0.05, 0.024)
 """MADs of which a run's row says when a head first went below; 0.024 and 0.2 enclose the paper's gap."""
 
@@ -40,6 +42,8 @@ class Run:
         metrics: ``metrics.csv``, one row an epoch from 1.
         heads: ``heads.csv``, one row an epoch, layer and head; epoch 0 is the untrained network.
         command: the command line that gives this run.
+        outliers: ``outliers.csv``, one row an epoch and layer; None where they were not observed.
+        do_nothing: ``do_nothing.csv``, one row an epoch, layer and head; None where it is not there.
     """
 
     folder: Path
@@ -51,6 +55,8 @@ class Run:
     metrics: pd.DataFrame
     heads: pd.DataFrame
     command: str
+    outliers: pd.DataFrame | None = None
+    do_nothing: pd.DataFrame | None = None
 
     @property
     def epochs(self) -> int:
@@ -141,6 +147,8 @@ def load(run_folder: Path, *, condition: str | None = None, data: str | None = N
         metrics=metrics,
         heads=heads,
         command=_command(folder),
+        outliers=_read_optional(folder / "outliers.csv", ("epoch", "layer"), OUTLIER_STATISTICS),
+        do_nothing=_read_optional(folder / "do_nothing.csv", ("epoch", "layer", "head"), HEAD_STATISTICS),
     )
 
 
@@ -232,6 +240,14 @@ def _row(run: Run) -> dict[str, Any]:
     means = last.groupby("layer")[["mad", "entropy", "self_mass"]].mean()
     for name in means:
         row |= {f"{name}_layer_{layer}": value for layer, value in means[name].items()}
+    if run.outliers is not None:
+        blocks = last_epoch(run.outliers)
+        row["inf_norm_max"] = blocks["block_inf_norm"].max()
+        row["kurtosis_mean"] = blocks["block_kurtosis"].mean()
+        row["outlier_count"] = blocks["block_outliers"].sum()
+    if run.do_nothing is not None:
+        ends = last_epoch(run.do_nothing)
+        row |= {"do_nothing_mean": ends["do_nothing"].mean(), "update_mean": ends["update"].mean()}
     return row
 
 
@@ -252,6 +268,18 @@ def _read(path: Path, columns: Sequence[str]) -> pd.DataFrame:
             raise InputError(f"{path} is damaged: column {name} holds something that is no number")
     if not np.isfinite(table["epoch"].to_numpy(float)).all():
         raise InputError(f"{path} is damaged: a row has no epoch")
+    return table
+
+
+def _read_optional(path: Path, places: Sequence[str], values: Sequence[str]) -> pd.DataFrame | None:
+    """A table that a run may lack; in one that is there, each epoch has every place once, with its values."""
+    if not path.is_file():
+        return None
+    table = _read(path, (*places, *values))
+    if table.groupby("epoch").size().nunique() != 1 or table.duplicated(list(places)).any():
+        raise InputError(f"{path} is damaged: not every epoch has all of its rows once")
+    if not np.isfinite(table[[*places, *values]].to_numpy(float)).all():
+        raise InputError(f"{path} is damaged: a value is missing or not finite")
     return table
 
 

@@ -36,7 +36,7 @@ def flat(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _flat(value: Any, prefix: str) -> Iterable[tuple[str, str]]:
-    if prefix == "checkpoint":  # which weights are kept, not which they are
+    if prefix in ("checkpoint", "outliers"):  # what is kept and what is measured besides
         return
     if isinstance(value, Mapping):
         for key, below in value.items():

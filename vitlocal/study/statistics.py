@@ -27,6 +27,15 @@ MEASURES = {
 }
 """Columns of ``runs.csv`` that conditions are compared by, and what they are called."""
 
+OPTIONAL_MEASURES = {
+    "inf_norm_max": "maximum infinity norm",
+    "kurtosis_mean": "mean kurtosis",
+    "outlier_count": "outliers an image",
+    "do_nothing_mean": "share of attention that does nothing",
+    "update_mean": "mean update of a head",
+}
+"""The same, where some run has them."""
+
 Verdict = Literal["holds", "doesn't hold", "undecided"]
 
 
@@ -99,6 +108,12 @@ def over_heads(values: Sequence[float]) -> Summary:
     return Summary(count, mean, float(known.std(ddof=1)), float(low), float(high))
 
 
+def measures(table: pd.DataFrame) -> dict[str, str]:
+    """``MEASURES``, and those of the optional ones that some row of ``runs.csv`` has."""
+    known = {name for name in OPTIONAL_MEASURES if name in table and table[name].notna().any()}
+    return MEASURES | {name: words for name, words in OPTIONAL_MEASURES.items() if name in known}
+
+
 def conditions_table(table: pd.DataFrame) -> pd.DataFrame:
     """One row a data set, condition and measure: the summary over seeds."""
     return pd.DataFrame(
@@ -109,7 +124,7 @@ def conditions_table(table: pd.DataFrame) -> pd.DataFrame:
             **vars(over_seeds(group[measure].tolist())),
         }
         for (data, condition), group in table.groupby(["data", "condition"], sort=False)
-        for measure in MEASURES
+        for measure in measures(table)
     )
 
 

@@ -15,6 +15,11 @@ from vitlocal.study.statistics import MEASURES
 NOTHING = "\N{EN DASH}"
 MEASURES_SHOWN = "Mean ± standard deviation over seeds [95 % t interval of the mean]."
 
+OUTLIERS_SHOWN = (
+    "Infinity norm, kurtosis and outliers are of the blocks' outputs; a head's update is relative to the "
+    "norm of the tokens that it is added to."
+)
+
 
 @dataclass(frozen=True)
 class Table:
@@ -103,12 +108,13 @@ def _summary(row: Any) -> str:
 
 
 def _conditions(counted: pd.DataFrame) -> Table:
-    rows = []
+    rows, shown = [], statistics.measures(counted)
     for condition, group in statistics.conditions_table(counted).groupby("condition", sort=False):
         by_name = group.set_index("measure")
         seeds = str(int(by_name["count"].max()))
-        rows.append([str(condition), seeds, *(_summary(by_name.loc[name]) for name in MEASURES)])
-    return Table("Conditions", MEASURES_SHOWN, ["condition", "seeds", *MEASURES.values()], rows)
+        rows.append([str(condition), seeds, *(_summary(by_name.loc[name]) for name in shown)])
+    note = MEASURES_SHOWN if len(shown) == len(MEASURES) else f"{MEASURES_SHOWN} {OUTLIERS_SHOWN}"
+    return Table("Conditions", note, ["condition", "seeds", *shown.values()], rows)
 
 
 def _effects(counted: pd.DataFrame) -> Table:

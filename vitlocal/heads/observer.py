@@ -1,0 +1,275 @@
+"""What the callbacks that observe a network in training have in common: when they do, and where it goes."""
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, ClassVar
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.combined_loader import CombinedLoader
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch import Tensor
+
+from vitlocal.errors import InputError
+from vitlocal.files import EpochTable
+from vitlocal.heads.observe import find_attention, find_network
+from vitlocal.runs import writable_folder
+
+Batch = dict[str, Tensor]
+Rows = Sequence[Mapping[str, object]]
+
+
+class NetworkObserver(Callback):
+    """Observes the network in validation, in testing and before training, and leaves training as it is.
+
+    Epochs are counted as training epochs done: 0 is the untrained network. A subclass says what is
+    observed, by the methods at the end.
+
+    Args:
+        every_n_epochs: Observe after every n-th epoch of training.
+        max_images: Number of images to observe, the same ones every time; None for all.
+        before_training: Observe the untrained network too.
+        seed: Which images ``max_images`` chooses.
+
+    Attributes:
+        key: the keyed group that sets it, which mistakes are named by.
+        headlines: of the values, those that ``validate`` and ``test`` print.
+        in_progress_bar: one of them, shown while training.
+
+    Raises:
+        InputError: A value is out of its range.
+    """
+
+    key: ClassVar[str]
+    headlines: ClassVar[Sequence[str]]
+    in_progress_bar: ClassVar[str | None] = None
+
+    def __init__(self, every_n_epochs: int, max_images: int | None, before_training: bool, seed: int) -> None:
+        if every_n_epochs < 1:
+            raise InputError(f"{self.key}.every_n_epochs is {every_n_epochs}: it must be at least 1")
+        if max_images is not None and max_images < 1:
+            raise InputError(f"{self.key}.max_images is {max_images}: it must be at least 1, or null for all")
+        self.every_n_epochs = every_n_epochs
+        self.max_images = max_images
+        self.before_training = before_training
+        self.seed = seed
+        self._observation: Any = None
+        self._hooks = ExitStack()
+        self._fitted = False
+        self._evaluated: tuple[int, int] | None = None
+
+    # When to observe
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Remember how long a checkpoint that is evaluated was trained: the trainer does not."""
+        if trainer.state.fn != TrainerFn.FITTING:
+            progress = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]
+            # int: a damaged file may hold anything, and here that is noticed as its fault.
+            self._evaluated = (int(progress["ready"]), int(checkpoint["global_step"]))
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Fail before the first step if there is nothing to observe."""
+        # Not in setup: the module may build its network only after that, in configure_model.
+        find_attention(find_network(pl_module))
+        self._fitted, self._evaluated = True, None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Observe the untrained network over the validation images."""
+        if not self.before_training or trainer.global_step > 0:
+            return
+        with _undisturbed(trainer, pl_module):
+            if trainer.val_dataloaders is None:  # where the first epoch has no validation
+                trainer.fit_loop.epoch_loop.val_loop.setup_data()
+            if not any(trainer.num_val_batches):
+                return
+            loaders = CombinedLoader(trainer.val_dataloaders, "sequential")
+            loaders.limits = trainer.num_val_batches
+            observation = self._observe(trainer, pl_module)
+            for batch, _, loader in iter(loaders):
+                batch = trainer.strategy.batch_to_device(batch, dataloader_idx=loader)
+                with observation.batch(batch, loader):
+                    pl_module(batch["image"])
+        values = self._write(trainer, observation, epoch=0, step=0)
+        for logger in trainer.loggers:
+            logger.log_metrics(values, step=0)
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin an observation, if one is due."""
+        fitting = trainer.state.fn == TrainerFn.FITTING
+        due = not fitting or self._progress(trainer)[0] % self.every_n_epochs == 0
+        if due and not trainer.sanity_checking:
+            self._observation = self._observe(trainer, pl_module)
+
+    def on_validation_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Put hooks on the attention modules."""
+        if self._observation is not None:
+            self._hooks.enter_context(self._observation.batch(batch, dataloader_idx))
+
+    def on_validation_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        """Take the hooks off."""
+        self._hooks.close()
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log and write what was observed."""
+        if self._observation is None:
+            return
+        epoch, step = self._progress(trainer)
+        values = self._write(trainer, self._observation, epoch, step)
+        self._observation = None
+        logged = values
+        if trainer.state.fn != TrainerFn.FITTING:
+            # The table that validate and test print gets the headlines, not hundreds of rows.
+            logged = {name: values.pop(name) for name in self.headlines if name in values}
+            for logger in trainer.loggers:
+                logger.log_metrics(values, step=step)
+        for name, value in logged.items():
+            # Equal on all ranks already; the maximum keeps them exactly so.
+            pl_module.log(
+                name,
+                value,
+                prog_bar=name == self.in_progress_bar,
+                sync_dist=True,
+                reduce_fx="max",
+                batch_size=1,
+            )
+
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """As in validation."""
+        self.on_validation_epoch_start(trainer, pl_module)
+
+    def on_test_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """As in validation."""
+        self.on_validation_batch_start(trainer, pl_module, batch, batch_idx, dataloader_idx)
+
+    def on_test_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        """As in validation."""
+        self.on_validation_batch_end()
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """As in validation."""
+        self.on_validation_epoch_end(trainer, pl_module)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leave no hooks behind."""
+        self._hooks.pop_all().__exit__(type(exception), exception, exception.__traceback__)
+        self._observation = None
+
+    # Which images, and where it goes
+
+    def _observe(self, trainer: Trainer, pl_module: LightningModule) -> Any:
+        drawing = trainer.is_global_zero and any(isinstance(x, TensorBoardLogger) for x in trainer.loggers)
+        chosen = None if self.max_images is None else self._choose(trainer, self.max_images)
+        return self._observation_of(pl_module, chosen, drawing)
+
+    def _choose(self, trainer: Trainer, count: int) -> list[Tensor]:
+        """For each loader, ``batch["index"]`` of the images to observe, at random among those it serves."""
+        testing = trainer.state.fn == TrainerFn.TESTING
+        loaders = CombinedLoader(
+            trainer.test_dataloaders if testing else trainer.val_dataloaders, "sequential"
+        )
+        batches = trainer.num_test_batches if testing else trainer.num_val_batches
+        chosen = []
+        for loader, limit in zip(loaders.flattened, batches, strict=True):
+            # A data set that serves a part of its images names their indices.
+            indices = torch.as_tensor(getattr(loader.dataset, "positions", range(len(loader.dataset))))
+            if loader.batch_size is not None:
+                indices = indices[: int(limit) * loader.batch_size * trainer.world_size]
+            order = torch.randperm(len(indices), generator=torch.Generator().manual_seed(self.seed))
+            chosen.append(indices[order[:count]])
+        return chosen
+
+    def _progress(self, trainer: Trainer) -> tuple[int, int]:
+        """Epochs of training begun, and steps: during validation, the epoch that it ends counts as done."""
+        if self._evaluated is not None:
+            return self._evaluated
+        return trainer.fit_loop.epoch_progress.current.ready, trainer.global_step
+
+    def _write(self, trainer: Trainer, observation: Any, epoch: int, step: int) -> dict[str, float]:
+        """Put an observation into tables and TensorBoard's figures; give the values to log."""
+        # Collective under DDP: in all processes.
+        layers, folder = observation.compute(), writable_folder(trainer)
+        if not trainer.strategy.reduce(observation.images.clone(), reduce_op="sum"):
+            raise InputError(
+                f"{self.key}.max_images chose images that no batch held: "
+                "batch['index'] must be the image's position in its data set, or one of data set's positions"
+            )
+        if trainer.is_global_zero:
+            if folder is not None:
+                for name, (columns, rows) in self._tables(layers, step).items():
+                    EpochTable(folder / self._file_name(trainer, name), columns).write(epoch, rows)
+            for logger in trainer.loggers:
+                if isinstance(logger, TensorBoardLogger):
+                    # Beside the scalars: loggers count steps from 0, so the last one is a step back.
+                    shown = step if self._evaluated is not None else max(step - 1, 0)
+                    self._draw(logger, layers, observation, shown)
+        return self._scalars(layers, observation)
+
+    def _file_name(self, trainer: Trainer, name: str) -> str:
+        """``name.csv``, but an evaluation after ``fit`` leaves the table of the training alone."""
+        function = trainer.state.fn
+        if function is None or function == TrainerFn.FITTING or not self._fitted:
+            return f"{name}.csv"
+        return f"{name}_{function.value}.csv"
+
+    # What is observed
+
+    @abstractmethod
+    def _observation_of(
+        self, pl_module: LightningModule, chosen: Sequence[Tensor] | None, drawing: bool
+    ) -> Any:
+        """A new observation.
+
+        It has a context manager ``batch(batch, loader)`` around the forward pass of a batch, the number
+        of ``images`` observed in this process, and ``compute()``, which is called in all processes.
+
+        Args:
+            pl_module: holds the network.
+            chosen: for each loader, the ``batch["index"]`` of the images to observe; None for all.
+            drawing: whether figures will be drawn.
+        """
+
+    @abstractmethod
+    def _tables(self, layers: Any, step: int) -> dict[str, tuple[Sequence[str], Rows]]:
+        """Of what ``compute`` gave, the columns and this epoch's rows of each table, by its name."""
+
+    @abstractmethod
+    def _scalars(self, layers: Any, observation: Any) -> dict[str, float]:
+        """The values to log, equal in all processes."""
+
+    @abstractmethod
+    def _draw(self, logger: TensorBoardLogger, layers: Any, observation: Any, step: int) -> None:
+        """Draw the figures; on rank 0."""
+
+
+@contextmanager
+def _undisturbed(trainer: Trainer, pl_module: LightningModule) -> Iterator[None]:
+    """Evaluation within the trainer's precision, after which training goes on as if nothing had been."""
+    modes = {module: module.training for module in pl_module.modules()}
+    pl_module.eval()
+    trainer.validating = True  # else the data module takes the batches for training's
+    try:
+        with isolate_rng(), torch.no_grad(), trainer.precision_plugin.forward_context():
+            yield
+    finally:
+        trainer.training = True
+        for module, training in modes.items():
+            module.training = training

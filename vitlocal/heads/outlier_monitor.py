@@ -1,0 +1,168 @@
+"""The callback that follows, epoch by epoch, outliers in activations and the heads that do nothing."""
+
+import math
+from collections.abc import Sequence
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from torch import Tensor
+
+from vitlocal.errors import InputError
+from vitlocal.heads.observe import find_network
+from vitlocal.heads.observer import NetworkObserver, Rows
+from vitlocal.heads.outlier_figures import outlier_figure
+from vitlocal.heads.outlier_observation import (
+    OUTPUTS,
+    LayerOutliers,
+    OutlierObservation,
+    find_blocks,
+    shows_values,
+)
+from vitlocal.heads.outliers import DEVIATIONS, HEAD_STATISTICS, SMALL_VALUE, OutputStatistics
+
+OUTPUT_STATISTICS = ("inf_norm", "kurtosis", "outliers")
+COLUMNS = ("epoch", "step", "layer", *(f"{name}_{kind}" for name in OUTPUTS for kind in OUTPUT_STATISTICS))
+HEAD_COLUMNS = ("epoch", "step", "layer", "head", *HEAD_STATISTICS)
+HEADLINES = ("outliers/inf_norm_max", "outliers/kurtosis_mean", "outliers/count", "outliers/do_nothing_mean")
+
+
+class OutlierMonitor(NetworkObserver):
+    """Measures and logs outliers in activations, and what tells that heads do nothing.
+
+    Works in ``fit``, ``validate`` and ``test``, with any logger or none. Of the outputs of every layer's
+    attention, MLP and block: infinity norm, kurtosis, and how many values lie far from the mean (see
+    :mod:`vitlocal.heads.outliers`), in ``outliers.csv``; of every head, the share of its attention that
+    brings nothing and the relative norm of its update, in ``do_nothing.csv``; both in the run's folder.
+    All are logged as ``outliers/...``. TensorBoard also gets figures. Epochs are counted as training
+    epochs done: 0 is the untrained network.
+
+    Args:
+        every_n_epochs: Observe after every n-th epoch of training.
+        max_images: Number of images to observe, the same ones every time; null for all.
+        before_training: Observe the untrained network too.
+        deviations: Standard deviations from an image's mean beyond which a value is an outlier.
+        small_value: A key's value vector is small below this share of the mean norm of the head's keys.
+        seed: Which images ``max_images`` chooses.
+
+    Raises:
+        InputError: A value is out of its range, or there are no blocks to observe.
+    """
+
+    key = "outliers"
+    headlines = HEADLINES
+
+    def __init__(
+        self,
+        every_n_epochs: int = 1,
+        max_images: int | None = None,
+        before_training: bool = True,
+        deviations: float = DEVIATIONS,
+        small_value: float = SMALL_VALUE,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(every_n_epochs, max_images, before_training, seed)
+        for name, value in (("deviations", deviations), ("small_value", small_value)):
+            if not 0 < value < math.inf:
+                raise InputError(f"outliers.{name} is {value}: it must be a number above 0")
+        self.deviations = deviations
+        self.small_value = small_value
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Fail before the first step if there is nothing to observe; say what can't be."""
+        super().on_fit_start(trainer, pl_module)
+        if hidden := [
+            type(attention).__name__
+            for _, attention in find_blocks(find_network(pl_module))
+            if not shows_values(attention)
+        ]:
+            rank_zero_info(
+                f"vitlocal: {hidden[0]} has no layers qkv and proj, so what its heads' values are is not "
+                "known: without it in do_nothing.csv and outliers/do_nothing"
+            )
+
+    def _observation_of(
+        self, pl_module: LightningModule, chosen: Sequence[Tensor] | None, drawing: bool
+    ) -> OutlierObservation:
+        return OutlierObservation(pl_module, pl_module.device, self.deviations, self.small_value, chosen)
+
+    def _tables(self, layers: list[LayerOutliers], step: int) -> dict[str, tuple[Sequence[str], Rows]]:
+        tables: dict[str, tuple[Sequence[str], Rows]] = {"outliers": (COLUMNS, rows(layers, step))}
+        if any(layer.heads for layer in layers):
+            tables["do_nothing"] = (HEAD_COLUMNS, head_rows(layers, step))
+        return tables
+
+    def _scalars(self, layers: list[LayerOutliers], observation: OutlierObservation) -> dict[str, float]:
+        return scalars(layers)
+
+    def _draw(
+        self,
+        logger: TensorBoardLogger,
+        layers: list[LayerOutliers],
+        observation: OutlierObservation,
+        step: int,
+    ) -> None:
+        for name in OUTPUTS:
+            counts = [(layer.outputs[name].by_dimension, layer.outputs[name].by_position) for layer in layers]
+            figure = outlier_figure(counts, observation.grid_size, observation.num_prefix_tokens)
+            logger.experiment.add_figure(f"outliers/{name}", figure, step)
+
+
+def scalars(layers: Sequence[LayerOutliers]) -> dict[str, float]:
+    """Everything that is logged, by name.
+
+    The headlines are of the blocks' outputs: the largest layer's infinity norm, the mean over layers of
+    the kurtosis, and the number of outliers an image in all layers; and, over all heads, the mean share of
+    attention that brings nothing.
+    """
+    blocks = [_numbers(layer.outputs["block"]) for layer in layers]
+    values = {
+        "outliers/inf_norm_max": max(block["inf_norm"] for block in blocks),
+        "outliers/kurtosis_mean": _mean([block["kurtosis"] for block in blocks]),
+        "outliers/count": math.fsum(block["outliers"] for block in blocks),
+    }
+    if shares := [share for layer in layers for share in layer.heads.get("do_nothing", ())]:
+        values["outliers/do_nothing_mean"] = _mean(shares)
+    for index, layer in enumerate(layers):
+        for name in OUTPUTS:
+            for kind, value in _numbers(layer.outputs[name]).items():
+                values[f"outliers/{kind}/layer_{index}/{name}"] = value
+        for kind, heads in layer.heads.items():
+            values[f"outliers/{kind}/layer_{index}/mean"] = _mean(heads)
+            values |= {
+                f"outliers/{kind}/layer_{index}/head_{head}": value for head, value in enumerate(heads)
+            }
+    return values
+
+
+def rows(layers: Sequence[LayerOutliers], step: int) -> list[dict[str, object]]:
+    """Rows of ``outliers.csv`` without the epoch: one a layer, from 0; outliers are those an image."""
+    return [
+        {"step": step, "layer": index}
+        | {
+            f"{name}_{kind}": f"{value:.6g}"
+            for name in OUTPUTS
+            for kind, value in _numbers(layer.outputs[name]).items()
+        }
+        for index, layer in enumerate(layers)
+    ]
+
+
+def head_rows(layers: Sequence[LayerOutliers], step: int) -> list[dict[str, object]]:
+    """Rows of ``do_nothing.csv`` without the epoch: one a layer and head whose values are known."""
+    return [
+        {"step": step, "layer": index, "head": head}
+        | {kind: f"{value:.6g}" for kind, value in zip(HEAD_STATISTICS, values, strict=True)}
+        for index, layer in enumerate(layers)
+        for head, values in enumerate(zip(*layer.heads.values(), strict=True))
+    ]
+
+
+def _numbers(output: OutputStatistics) -> dict[str, float]:
+    """One output's numbers, in the order of ``OUTPUT_STATISTICS``."""
+    found = (output.inf_norm, output.kurtosis, output.by_dimension.sum())
+    return {name: value.item() for name, value in zip(OUTPUT_STATISTICS, found, strict=True)}
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)

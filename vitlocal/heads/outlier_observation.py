@@ -1,0 +1,205 @@
+"""One observation of outliers: every layer's outputs over the images of one pass through a data set."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vitlocal.errors import InputError
+from vitlocal.heads.observation import chosen_images
+from vitlocal.heads.observe import CHUNK_ELEMENTS, find_attention, find_network
+from vitlocal.heads.outliers import (
+    DEVIATIONS,
+    SMALL_VALUE,
+    IdleHeads,
+    OutputOutliers,
+    OutputStatistics,
+)
+
+OUTPUTS = ("attention", "mlp", "block")
+"""Outputs of a layer that are observed: those of its two branches, and its own, after the residual sums."""
+
+Select = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class LayerOutliers:
+    """What was observed of a layer, means over images, on the CPU.
+
+    Attributes:
+        outputs: for each of ``OUTPUTS``.
+        heads: ``do_nothing`` and ``update``, one value a head; empty where values can't be seen.
+    """
+
+    outputs: dict[str, OutputStatistics]
+    heads: dict[str, list[float]]
+
+
+def find_blocks(network: nn.Module) -> list[tuple[Any, Any]]:
+    """Blocks of a network and their attention modules, in the order of their definition.
+
+    A block is the module that holds an attention module (see
+    :func:`~vitlocal.heads.observe.find_attention`) and, as ``mlp``, the other branch.
+
+    Raises:
+        InputError: there is no attention, or it is not in such a block.
+    """
+    found = []
+    for name, attention in find_attention(network):
+        block = network.get_submodule(name.rpartition(".")[0])
+        if not isinstance(getattr(block, "mlp", None), nn.Module):
+            raise InputError(
+                f"{type(network).__name__} has no blocks to observe outliers in: "
+                f"the module that holds the attention {name} must have its MLP as mlp"
+            )
+        found.append((block, attention))
+    return found
+
+
+def shows_values(attention: Any) -> bool:
+    """Whether an attention module has the layers ``qkv`` and ``proj``, by which heads' updates are known."""
+    return hasattr(attention, "qkv") and hasattr(attention, "proj")
+
+
+class OutlierObservation:
+    """Collects outliers, and what tells that heads do nothing, while a network runs.
+
+    Args:
+        module: holds the network.
+        device: where it runs.
+        deviations: from which a value is an outlier.
+        small_value: below which a value vector is small.
+        chosen: for each loader, the ``batch["index"]`` of the images to observe; None for all.
+
+    Attributes:
+        images: number of images observed so far in this process, float (), on the device.
+        grid_size: rows and columns of patches.
+        num_prefix_tokens: tokens before them.
+
+    Raises:
+        InputError: there are no blocks in the module.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        device: torch.device,
+        deviations: float = DEVIATIONS,
+        small_value: float = SMALL_VALUE,
+        chosen: Sequence[Tensor] | None = None,
+    ) -> None:
+        network: Any = find_network(module)
+        self.grid_size: tuple[int, int] = network.grid_size
+        self.num_prefix_tokens: int = network.num_prefix_tokens
+        self.images = torch.zeros((), device=device)
+        self._chosen = None if chosen is None else [indices.to(device) for indices in chosen]
+        self._layers = [
+            _Layer(block, attention, device, deviations, small_value)
+            for block, attention in find_blocks(network)
+        ]
+
+    @contextmanager
+    def batch(self, batch: dict[str, Tensor], loader: int = 0) -> Iterator[None]:
+        """Within the block, observe the images of ``batch``, which the network is run on once.
+
+        Args:
+            batch: with ``image`` (B, C, H, W), and ``index`` (B,) where images are chosen.
+            loader: which loader it comes from.
+        """
+        images = chosen_images(batch, None if self._chosen is None else self._chosen[loader])
+        everything = len(images) == len(batch["image"])
+        with ExitStack() as hooks:
+            for layer in self._layers:
+                layer.watch(hooks, (lambda x: x) if everything else (lambda x: x[images]))
+            yield
+        self.images += len(images)
+
+    def compute(self) -> list[LayerOutliers]:
+        """What each layer did with the images of all processes; call it in all of them."""
+        return [layer.compute() for layer in self._layers]
+
+
+class _Layer:
+    """Hooks on one block, and its sums."""
+
+    def __init__(
+        self, block: Any, attention: Any, device: torch.device, deviations: float, small_value: float
+    ) -> None:
+        self._block, self._attention = block, attention
+        self._device, self._deviations = device, deviations
+        self._outputs: dict[str, OutputOutliers] = {}
+        self._heads = self._placed(IdleHeads(attention.num_heads, small_value))
+        self._shows_values = shows_values(attention)
+
+    def _placed(self, metric: Any) -> Any:
+        if self._device.type == "mps":  # which has no float64
+            metric.set_dtype(torch.float32)
+        return metric.to(self._device)
+
+    def watch(self, hooks: ExitStack, select: Select) -> None:
+        """Observe the next forward pass, until ``hooks`` are closed; ``select`` takes a batch's images."""
+        modules = {"attention": self._attention, "mlp": self._block.mlp, "block": self._block}
+        for name, module in modules.items():
+            hook = self._output_hook(name, select)
+            hooks.callback(module.register_forward_hook(hook).remove)
+        if not self._shows_values:
+            return
+        # Kept while the block runs: what is observed of heads needs both, and no layer runs twice, since
+        # others may have hooks on it.
+        kept: dict[str, Tensor] = {}
+
+        def enter(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            kept["stream"] = torch.linalg.vector_norm(select(inputs[0]).float(), dim=-1).mean(1)
+
+        def keep_qkv(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            if "qkv" not in kept:  # else it is run by probabilities
+                kept["qkv"] = select(output)
+
+        def leave(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            with torch.no_grad():
+                self._observe_heads(select(inputs[0]), kept["qkv"], kept["stream"])
+            kept.clear()
+
+        hooks.callback(self._block.register_forward_pre_hook(enter).remove)
+        hooks.callback(self._attention.qkv.register_forward_hook(keep_qkv).remove)
+        hooks.callback(self._attention.register_forward_hook(leave).remove)
+
+    def _output_hook(self, name: str, select: Select) -> Callable[..., None]:
+        def read(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            x = select(output)
+            if name not in self._outputs:
+                # Made here, where the size is known, without images too: all processes add up. They are
+                # summed outside of inference mode as well.
+                with torch.inference_mode(False):
+                    metric = OutputOutliers(x.shape[1], x.shape[2], self._deviations)
+                    self._outputs[name] = self._placed(metric)
+            for chunk in x.split(max(1, CHUNK_ELEMENTS // x[0].numel())) if len(x) else ():
+                self._outputs[name].update(chunk)
+
+        return read
+
+    def _observe_heads(self, x: Tensor, qkv: Tensor, stream: Tensor) -> None:
+        attention, heads = self._attention, self._attention.num_heads
+        size = max(1, CHUNK_ELEMENTS // (heads * x.shape[1] ** 2))
+        parts = (x.split(size), qkv.split(size), stream.split(size)) if len(x) else ((), (), ())
+        for tokens, projected, norms in zip(*parts, strict=True):
+            weights = (
+                attention.weights(projected)
+                if hasattr(attention, "weights")
+                else attention.probabilities(tokens)
+            )
+            values = projected.unflatten(-1, (3, heads, -1))[:, :, 2].transpose(1, 2)
+            gates = attention.gates(tokens) if hasattr(attention, "gates") else None
+            self._heads.update(weights, values, attention.proj.weight, norms, gates)
+
+    def compute(self) -> LayerOutliers:
+        outputs = {name: self._outputs[name].compute() for name in OUTPUTS}
+        return LayerOutliers(
+            {name: OutputStatistics(*(value.cpu() for value in found)) for name, found in outputs.items()},
+            {name: values.tolist() for name, values in self._heads.compute().items()}
+            if self._shows_values
+            else {},
+        )
