@@ -1,4 +1,4 @@
-"""Every shipped YAML is parsed against the real signatures and runs a step, under either protocol."""
+"""Every shipped YAML is parsed against the real signatures; a data set's runs a step, under either protocol."""
 
 import csv
 import io
@@ -14,7 +14,8 @@ from vitlocal.cli import main
 from vitlocal.data import CIFAR10, CIFAR100, Images, Splits
 
 PROTOCOLS = ["baseline.yaml", "modern.yaml"]
-DATA = sorted(set(config_files.shipped()) - set(PROTOCOLS))
+STUDIES = [name for name, path in config_files.shipped().items() if "\nconditions:" in path.read_text()]
+DATA = sorted(set(config_files.shipped()) - {*PROTOCOLS, *STUDIES})
 
 
 def random_images(count, classes):
@@ -97,4 +98,5 @@ def test_protocols_differ_in_the_protocol_alone(capsys):
 @pytest.mark.parametrize("name", sorted(config_files.shipped()))
 def test_a_header_gives_the_command(name):
     header = config_files.shipped()[name].read_text().split("\n\n")[0]
-    assert header.startswith("# ") and "python -m vitlocal fit" in header and name in header
+    command = "study" if name in STUDIES else "fit"
+    assert header.startswith("# ") and f"python -m vitlocal {command}" in header and name in header

@@ -18,6 +18,8 @@ commands:
   predict     write the class of every image
   study       run conditions x seeds x data sets, and compare them
   compare     put runs side by side: statistics, tables, figures and one HTML page
+  quantize    measure what int8 costs a trained network, and make it int8
+  export      write a trained network as ONNX or safetensors
   inspect     measure and draw what the heads of any trained Vision Transformer do
 
   vitlocal COMMAND --help           all keys of a command
@@ -37,6 +39,8 @@ TOOLS = {
     "study": "vitlocal.study.command",
     "compare": "vitlocal.study.compare",
     "inspect": "vitlocal.inspection.command",
+    "quantize": "vitlocal.compress.quantize",
+    "export": "vitlocal.compress.export",
 }
 """Commands besides those that train and measure one run: the module whose ``main`` takes their words."""
 

@@ -12,9 +12,9 @@ from vitlocal.study.plan import Cell
 from vitlocal.study.progress import duration, listing, seconds_left
 
 
-def make(folder, condition, seed=0, fingerprint="f"):
+def make(folder, condition, seed=0, fingerprint="f", then=()):
     place = folder / "cells" / "digits" / condition / f"seed_{seed}"
-    return Cell("digits", condition, seed, place, ("--a=1",), fingerprint, {"model.width": "12"}, 2)
+    return Cell("digits", condition, seed, place, ("--a=1",), then, fingerprint, {"model.width": "12"}, 2)
 
 
 def calls(cell):
@@ -51,6 +51,16 @@ def test_a_failure_is_told_in_its_own_sentence_and_tried_again(tmp_path):
     cell = make(tmp_path, "fails")
     assert run(cell)[::3] == ("failed", "the disk is full")
     assert run(cell).status == "failed" and len(calls(cell)) == 2
+
+
+def test_what_is_done_with_a_run(tmp_path):
+    cell = make(tmp_path, "good", then=("measure", "--of={run}", "--trainer.default_root_dir={run}/../../.."))
+    assert run(cell).status == "done"
+    version = cells.newest_run(cell)
+    assert [words[2] for words, _ in calls(cell)] == ["fit", "measure"]
+    assert calls(cell)[1][0][3] == f"--of={version}"
+    assert run(make(tmp_path, "fails", then=("measure", "{run}"))).status == "failed"
+    assert len(calls(make(tmp_path, "fails"))) == 1  # nothing is done with a run that failed
 
 
 def test_a_killed_process(tmp_path):

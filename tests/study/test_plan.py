@@ -83,6 +83,7 @@ def test_a_key_of_the_model_that_came_later_is_its_default():
         ({"fit": "--trainer.max_epochs=-1"}, "max_epochs is -1"),
         ({"fit": "--ckpt_path=hpc"}, "ckpt_path is given"),
         ({"seeds": [-1]}, "seed_everything is -1"),
+        ({"then": "quantize"}, "then is 'quantize': write {run}"),
     ],
 )
 def test_what_makes_no_study(tmp_path, changes, sentence):
@@ -95,18 +96,22 @@ def shipped_study(name):
     return yaml.safe_load(config_files.find(name).read_text())
 
 
-@pytest.mark.parametrize("name", ["ablation.yaml", "protocols.yaml", "dose.yaml", "why.yaml"])
+STUDIES = ["ablation.yaml", "protocols.yaml", "dose.yaml", "why.yaml", "nothing.yaml"]
+
+
+@pytest.mark.parametrize("name", STUDIES)
 @pytest.mark.parametrize("small", [False, True])
 def test_shipped_studies_differ_in_the_protocol_alone(tmp_path, name, small):
     study = shipped_study(name)
     data = plan.SMALL if small else study["data"]
-    made = plan.cells(tmp_path, data, study["conditions"], [0])
+    varied = ("protocol.", "model.attention") if name == "nothing.yaml" else ("protocol.",)
+    made = plan.cells(tmp_path, data, study["conditions"], [0], study.get("fit", ""), study.get("then", ""))
     for label in data:
         of_data = [cell for cell in made if cell.data == label]
         assert len({cell.fingerprint for cell in of_data}) == len(of_data)
         for cell in of_data:
             differ = {key for key, value in cell.settings.items() if of_data[0].settings.get(key) != value}
-            assert all(key.startswith("protocol.") for key in differ)
+            assert all(key.startswith(varied) for key in differ)
 
 
 def test_the_ablation_is_the_whole_factorial(tmp_path):

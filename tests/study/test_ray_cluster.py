@@ -57,7 +57,7 @@ def test_a_node_that_does_not_see_the_study_sends_the_cell(tmp_path, monkeypatch
         (cell.folder / "log.txt").write_text(environment["OMP_NUM_THREADS"])
 
     monkeypatch.setattr(ray_cluster.cells, "run", run)
-    cell = Cell("digits", "c", 0, tmp_path / "study" / "cells", (), "f", {}, 1)
+    cell = Cell("digits", "c", 0, tmp_path / "study" / "cells", (), (), "f", {}, 1)
     content = ray_cluster._run(cell, str(tmp_path / "nowhere"), "/nowhere", 3)
     assert not cell.folder.exists()
     ray_cluster._unpack(content, cell.folder)

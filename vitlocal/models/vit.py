@@ -182,7 +182,8 @@ class VisionTransformer(nn.Module):
         """Normalised images (B, C, H, W) to logits (B, K)."""
         x = self.patch_embed(images)
         if self.cls_token is not None:
-            x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)
+            # Not len(x), which torch.export would take for a constant.
+            x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1)
         x = self.norm(self.blocks(self.pos_drop(x + self.pos_embed)))
         pooled = x.mean(dim=1) if self.cls_token is None else x[:, 0]
         return self.head(self.fc_norm(pooled))

@@ -129,17 +129,23 @@ def _train(
     log = cell.folder / "log.txt"
     with log.open("ab") as output:
         begin = output.tell()
-        process = subprocess.Popen(
-            [sys.executable, "-m", "vitlocal", "fit", *cell.words, *where, *resume],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, **environment},
-            pass_fds=(descriptor,),  # as long as it lives, no other process takes the cell
-            start_new_session=True,  # Ctrl-C is the study's, which tells the run to save
-            preexec_fn=_end_with_parent,
-        )
-        code = _wait(process, stop)
+
+        def vitlocal(*words: str) -> int:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "vitlocal", *words],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **environment},
+                pass_fds=(descriptor,),  # as long as it lives, no other process takes the cell
+                start_new_session=True,  # Ctrl-C is the study's, which tells the run to save
+                preexec_fn=_end_with_parent,
+            )
+            return _wait(process, stop)
+
+        code = vitlocal("fit", *cell.words, *where, *resume)
+        if code == 0 and cell.then:
+            code = vitlocal(*(word.replace("{run}", str(newest_run(cell))) for word in cell.then))
     ended: dict[str, Any] = {"status": "done"}
     if code in _SIGTERM:
         ended = {"status": "interrupted"}

@@ -42,6 +42,7 @@ def study(
     data: dict[str, str],
     seeds: list[int] | None = None,
     fit: str = "",
+    then: str = "",
     small: bool = False,
     output: Path | None = None,
     dry_run: bool = False,
@@ -64,6 +65,7 @@ def study(
         data: What it has for each data set, by label.
         seeds: Of the runs. Left out, 0, 1 and 2; small, 0.
         fit: What it has in all cells.
+        then: Another command line for each finished run, such as 'quantize --ckpt_path={run}'.
         small: On the embedded digits for a few epochs, instead of the data sets.
         output: Folder to write to. Left out, lightning_logs/study-NAME, with -small at its end if it is.
         dry_run: Only list the cells, and how long those that are left will take.
@@ -89,7 +91,7 @@ def study(
         raise InputError(f"name is {name!r}, of which a folder is made: give letters, digits, '-' or '_'")
     folder = output or Path("lightning_logs") / f"study-{label}"
     chosen = seeds if seeds is not None else [0] if small else [0, 1, 2]
-    every = plan.cells(folder, plan.SMALL if small else data, conditions, chosen, fit)
+    every = plan.cells(folder, plan.SMALL if small else data, conditions, chosen, fit, then)
     if cell is not None and not 0 <= cell < len(every):
         raise InputError(f"cell is {cell}: the study has cells 0 to {len(every) - 1}")
     states = [cells.state(one) for one in every]

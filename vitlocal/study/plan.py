@@ -32,6 +32,7 @@ class Cell:
         seed: of the run.
         folder: where all of it lies: the run, cell.json and log.txt.
         words: the command line after ``vitlocal fit`` that gives this run anywhere.
+        then: the command line after ``vitlocal`` of what is done with the run, ``{run}`` being its folder.
         fingerprint: of its resolved configuration, without what has no effect on the result.
         settings: that configuration, by dotted name.
         epochs: how many it is to have.
@@ -42,6 +43,7 @@ class Cell:
     seed: int
     folder: Path
     words: tuple[str, ...]
+    then: tuple[str, ...]
     fingerprint: str
     settings: Mapping[str, str] = field(repr=False, compare=False)  # the fingerprint tells
     epochs: int
@@ -58,6 +60,7 @@ def cells(
     conditions: Mapping[str, str],
     seeds: Sequence[int],
     fit: str = "",
+    then: str = "",
 ) -> list[Cell]:
     """The cells of a study, by data set, seed and condition, each checked as ``fit`` itself would.
 
@@ -69,11 +72,14 @@ def cells(
         conditions: the same for each condition.
         seeds: of the runs.
         fit: words for all cells.
+        then: words of another command for each run, with ``{run}`` for its folder.
 
     Raises:
         InputError: nothing is given, a label can't be a folder's name, a seed comes twice, words are no
-            command line of ``fit``, or would leave no heads.csv.
+            command line of ``fit``, or would leave no heads.csv, or ``then`` names no run.
     """
+    if then and "{run}" not in then:
+        raise InputError(f"then is {then!r}: write {{run}} where the run's folder belongs")
     for name, given in (("data", data), ("conditions", conditions), ("seeds", seeds)):
         if not given:
             raise InputError(f"{name} is empty: give at least one")
@@ -85,7 +91,9 @@ def cells(
     if len(set(seeds)) < len(seeds):
         raise InputError(f"seeds is {list(seeds)}: give each once")
     return [
-        _cell(folder, one, condition, seed, _words(f"{data[one]} {conditions[condition]} {fit}"))
+        _cell(
+            folder, one, condition, seed, _words(f"{data[one]} {conditions[condition]} {fit}"), _words(then)
+        )
         for one in data
         for seed in seeds
         for condition in conditions
@@ -97,7 +105,7 @@ def is_label(text: str) -> bool:
     return re.fullmatch(r"[\w+=-]([\w+=., -]*[\w+=-])?", text) is not None
 
 
-def _cell(folder: Path, data: str, condition: str, seed: int, words: list[str]) -> Cell:
+def _cell(folder: Path, data: str, condition: str, seed: int, words: list[str], then: list[str]) -> Cell:
     words = [*words, f"--seed_everything={seed}"]
     where = f"cell {data}/{condition}/seed_{seed}"
     config = _resolved(where, words)
@@ -116,6 +124,7 @@ def _cell(folder: Path, data: str, condition: str, seed: int, words: list[str]) 
         seed=seed,
         folder=folder / "cells" / data / condition / f"seed_{seed}",
         words=tuple(words),
+        then=tuple(then),
         fingerprint=digest[:16],
         settings=settings,
         epochs=epochs,

@@ -33,6 +33,8 @@ OPTIONAL_MEASURES = {
     "outlier_count": "outliers an image",
     "do_nothing_mean": "share of attention that does nothing",
     "update_mean": "mean update of a head",
+    "acc1_w8a8": "accuracy, W8A8 simulated",
+    "acc1_int8": "accuracy, int8",
 }
 """The same, where some run has them."""
 

@@ -1,0 +1,1 @@
+"""A trained network made smaller or taken elsewhere: int8, ONNX, safetensors."""

@@ -1,0 +1,101 @@
+"""``python -m vitlocal export``."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vitlocal import checkpoints, parsers
+from vitlocal.compress.outcome import evaluate
+from vitlocal.compress.trained_run import data_of, need, validation_batches
+from vitlocal.data import ImageDataModule
+from vitlocal.errors import InputError
+from vitlocal.files import atomic_path
+from vitlocal.inspection.subject import Subject
+from vitlocal.inspection.trained import find_checkpoint, trained_subject
+
+CHECKED = 256
+"""Most validation images on which an ONNX file is compared with PyTorch."""
+
+TOLERANCE = 1e-4
+"""Largest difference of a logit, over the largest logit: ten times what the order of float32 sums makes."""
+
+
+def export(ckpt_path: Path, output: Path, data: ImageDataModule | str | None = None) -> None:
+    """Write a trained network as ONNX or safetensors.
+
+    An ONNX file takes raw images, uint8 (batch, C, H, W) with any number of them, and gives logits; the
+    normalisation is inside. It is run by ONNX Runtime on validation images and kept only if it gives
+    PyTorch's logits. A safetensors file has the weights under timm's names, and the hyperparameters, among
+    them the mean and the standard deviation to normalise by, as JSON in its metadata.
+
+    Args:
+        ckpt_path: A run's folder, for its best checkpoint, or a checkpoint.
+        output: File to write, whose name ends in .onnx or .safetensors.
+        data: Data set to check an ONNX file on: a YAML file such as digits.yaml, or a class such as Digits
+            with --data.KEY=VALUE. Left out, the one that the run was trained on.
+
+    Raises:
+        InputError: What is given is not there or doesn't fit together, or the file gives other logits.
+    """
+    suffix = output.suffix.lower()
+    if suffix not in (".onnx", ".safetensors"):
+        raise InputError(f"output is {output}: give a name that ends in .onnx or .safetensors")
+    if output.is_dir():
+        raise InputError(f"output {output} is a folder: give the name of a file")
+    if suffix == ".onnx":
+        need("an ONNX file", "onnx", "onnxscript", "onnxruntime")
+    else:
+        need("a safetensors file", "safetensors")
+    checkpoint, run = find_checkpoint(ckpt_path)
+    subject = trained_subject(checkpoint).eval()
+    if suffix == ".onnx":
+        _write_onnx(subject, data_of(subject, run, data), output)
+    else:
+        _write_safetensors(subject, checkpoint, output)
+
+
+def main(words: list[str]) -> None:
+    """``export`` as a command.
+
+    Args:
+        words: the command line after ``export``.
+    """
+    parser = parsers.of_tool("export", "Write a trained network as ONNX or safetensors.")
+    parser.add_function_arguments(export, as_group=False)
+    export(**vars(parser.instantiate(parser.parse_args(words))))
+
+
+def _write_onnx(subject: Subject, data: ImageDataModule, output: Path) -> None:
+    from vitlocal.compress.onnx_model import OnnxModel, write_onnx
+
+    network: Any = subject
+    with atomic_path(output) as path:
+        write_onnx(subject, path)
+        model = OnnxModel(path, torch.get_num_threads())
+        wanted, labels = evaluate(network, validation_batches(data, 32, CHECKED))
+        given, _ = evaluate(model, validation_batches(data, 32, CHECKED))
+        largest, off = wanted.abs().max().item(), (given - wanted).abs().max().item()
+        if not off <= TOLERANCE * max(1, largest):
+            raise InputError(
+                f"{output} is not written: in ONNX Runtime the logits of {subject.name} differ from "
+                f"PyTorch's by {off:.2g}, with a largest of {largest:.2g}; give another checkpoint, or other "
+                "versions of onnxscript and onnxruntime"
+            )
+    print(
+        f"vitlocal: {output} gives PyTorch's logits on {len(labels)} validation images of {data.name}, "
+        f"to {off:.2g} (the largest is {largest:.2g})"
+    )
+
+
+def _write_safetensors(subject: Subject, checkpoint: Path, output: Path) -> None:
+    from safetensors.torch import save_file
+
+    facts = checkpoints.read(checkpoint)["hyper_parameters"]
+    facts = {name: value for name, value in facts.items() if not name.startswith("_")}
+    network: Any = subject.network
+    weights = network.state_dict()
+    with atomic_path(output) as path:
+        save_file(weights, path, metadata={"format": "pt", "hyperparameters": json.dumps(facts)})
+    print(f"vitlocal: {output} has {len(weights)} tensors under timm's names")
