@@ -1,4 +1,4 @@
-"""Every shipped YAML is parsed against the real signatures; a data set's runs a step, under either protocol."""
+"""Every shipped YAML is parsed by its command; a data set's runs a step, under either protocol."""
 
 import csv
 import io
