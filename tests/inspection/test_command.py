@@ -286,7 +286,7 @@ def test_numbers_that_are_none(words):
         ({"heads": [2]}, r"heads is \[2\]: the model has heads 0 to 1"),
         ({"heads": [-1]}, r"heads is \[-1\]"),
         ({"data": "digits.yaml", "images": "."}, "give one of them"),
-        ({"data": "nothing.yaml"}, "nothing.yaml: there is no such file"),
+        ({"data": "nowhere.yaml"}, "nowhere.yaml: there is no such file"),
         ({"data": "modern.yaml"}, "has no key data"),
         ({"data": "Digitz"}, "data is 'Digitz': it must be .*Digits"),
         ({"data": "npz.yaml"}, "path"),
