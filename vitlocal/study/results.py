@@ -20,6 +20,7 @@ from vitlocal import config_files, runs
 from vitlocal.errors import InputError
 from vitlocal.heads.functional import STATISTICS, uniform_mad
 from vitlocal.heads.outliers import HEAD_STATISTICS
+from vitlocal.study import quantized
 from vitlocal.study.settings import flat
 
 FACTORS = ("photometric", "cutmix", "label_smoothing")
@@ -248,18 +249,7 @@ def _row(run: Run) -> dict[str, Any]:
     if run.do_nothing is not None:
         ends = last_epoch(run.do_nothing)
         row |= {"do_nothing_mean": ends["do_nothing"].mean(), "update_mean": ends["update"].mean()}
-    return row | _quantized(run.folder / "quantize" / "quantize.csv")
-
-
-def _quantized(path: Path) -> dict[str, float]:
-    """Accuracies that ``quantize`` found: the simulated one is the mean over calibrations."""
-    if not path.is_file():
-        return {}
-    try:
-        found = pd.read_csv(path).groupby("part")["acc1"].mean()
-        return {f"acc1_{part}": float(found[part]) for part in ("w8a8", "int8") if part in found}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} can't be read ({' '.join(str(error).split())})") from error
+    return row | quantized.row(run.folder / "quantize")
 
 
 def _read(path: Path, columns: Sequence[str]) -> pd.DataFrame:

@@ -33,8 +33,11 @@ OPTIONAL_MEASURES = {
     "outlier_count": "outliers an image",
     "do_nothing_mean": "share of attention that does nothing",
     "update_mean": "mean update of a head",
-    "acc1_w8a8": "accuracy, W8A8 simulated",
-    "acc1_int8": "accuracy, int8",
+    "acc1_fp32": "best accuracy, fp32",
+    "acc1_w8a8": "the same in W8A8, simulated",
+    "acc1_int8": "the same in int8",
+    "int8_latency": "latency, int8 over fp32",
+    "int8_size": "file, int8 over fp32",
 }
 """The same, where some run has them."""
 
