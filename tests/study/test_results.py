@@ -225,3 +225,11 @@ def test_an_unfinished_run_is_known(tmp_path):
     settings["trainer"]["max_epochs"] = None
     (folder / "config.yaml").write_text(yaml.safe_dump(settings))
     assert load(folder).finished
+
+
+def test_a_default_of_the_model_is_named_so(tmp_path):
+    models = {"softmax": {"patch_size": 4}, "gated": {"patch_size": 4, "attention": "gated"}}
+    for number, model in enumerate(models.values()):
+        write_run(tmp_path / "logs" / "digits-modern" / f"version_{number}", config(model=model))
+    names = [run.condition for run in find_runs([tmp_path])]
+    assert names == ["modern, model.attention=default", 'modern, model.attention="gated"']

@@ -23,7 +23,7 @@ from vitlocal import __version__, checkpoints, runs
 from vitlocal.errors import InputError
 from vitlocal.files import atomic_path
 from vitlocal.study.plan import Cell
-from vitlocal.study.settings import flat
+from vitlocal.study.settings import absent, flat
 
 Status = Literal["to do", "running", "interrupted", "failed", "done"]
 

@@ -21,7 +21,7 @@ from vitlocal.errors import InputError
 from vitlocal.heads.functional import STATISTICS, uniform_mad
 from vitlocal.heads.outliers import HEAD_STATISTICS
 from vitlocal.study import quantized
-from vitlocal.study.settings import flat
+from vitlocal.study.settings import absent, flat
 
 FACTORS = ("photometric", "cutmix", "label_smoothing")
 OUTLIER_STATISTICS = ("block_inf_norm", "block_kurtosis", "block_outliers")
@@ -344,7 +344,7 @@ def _named(loaded: Sequence[Run]) -> list[Run]:
         group = [flat(other.config) for other in groups[run.data, run.condition]]
         own = flat(run.config)
         differ = sorted(key for key in {*own}.union(*group) if any(g.get(key) != own.get(key) for g in group))
-        extra = [f"{key.removeprefix('protocol.')}={own.get(key, 'not set')}" for key in differ]
+        extra = [f"{key.removeprefix('protocol.')}={own.get(key, absent(key))}" for key in differ]
         inside = _cell(run.folder) is not None
         named.append(run if inside else replace(run, condition=", ".join([run.condition, *extra])))
     return named

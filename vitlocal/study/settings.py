@@ -44,3 +44,8 @@ def _flat(value: Any, prefix: str) -> Iterable[tuple[str, str]]:
             yield from _flat(below, name)
     else:
         yield prefix, json.dumps(value, default=str)
+
+
+def absent(name: str) -> str:
+    """What to call a setting that :func:`flat` does not have."""
+    return "default" if name.startswith("model.") else "not set"
