@@ -233,10 +233,8 @@ def _difference(cell: Cell) -> str:
         return ""
     ours = cell.settings
     names = sorted(name for name in {*theirs, *ours} if theirs.get(name) != ours.get(name))
-    shown = [
-        f"{name} is {theirs.get(name, 'not set')} there and {ours.get(name, 'not set')} here"
-        for name in names[:2]
-    ]
+    given = [(name, *(each.get(name, absent(name)) for each in (theirs, ours))) for name in names[:2]]
+    shown = [f"{name} is {there} there and {here} here" for name, there, here in given]
     return f" ({'; '.join(shown)})" if shown else ""
 
 

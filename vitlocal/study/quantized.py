@@ -30,7 +30,7 @@ def row(folder: Path) -> dict[str, float]:
         if path.is_file():
             timed = pd.read_csv(path).query("batch == @BATCH").set_index("model")
             for name, column in (("latency", "median_ms"), ("size", "bytes")):
-                found[f"int8_{name}"] = float(timed.loc["int8", column] / timed.loc["fp32", column])
+                found[f"int8_{name}"] = float(timed[column]["int8"]) / float(timed[column]["fp32"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} can't be read ({' '.join(str(error).split())})") from error
     return found
