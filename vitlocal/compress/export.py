@@ -90,12 +90,13 @@ def _write_onnx(subject: Subject, data: ImageDataModule, output: Path) -> None:
 
 
 def _write_safetensors(subject: Subject, checkpoint: Path, output: Path) -> None:
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     facts = checkpoints.read(checkpoint)["hyper_parameters"]
     facts = {name: value for name, value in facts.items() if not name.startswith("_")}
     network: Any = subject.network
     weights = network.state_dict()
     with atomic_path(output) as path:
-        save_file(weights, path, metadata={"format": "pt", "hyperparameters": json.dumps(facts)})
+        # Not save_file, whose file only its owner may read.
+        path.write_bytes(save(weights, {"format": "pt", "hyperparameters": json.dumps(facts)}))
     print(f"vitlocal: {output} has {len(weights)} tensors under timm's names")
