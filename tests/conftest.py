@@ -1,10 +1,10 @@
 """What the tests of several rooms share."""
 
-import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Trainer
 
+from tests import blobs
 from vitlocal.data import NPZ
 
 
@@ -16,17 +16,8 @@ def one_thread():
 
 @pytest.fixture
 def npz_file(tmp_path):
-    """A data set of 3 classes, 8x8 colour images told apart by their brightness."""
-    rng = np.random.default_rng(0)
-    arrays = {}
-    for split, count in (("train", 24), ("val", 13), ("test", 7)):
-        labels = np.arange(count) % 3
-        noise = rng.integers(0, 60, (count, 8, 8, 3))
-        arrays[f"{split}_images"] = (noise + 90 * labels[:, None, None, None]).astype(np.uint8)
-        arrays[f"{split}_labels"] = labels[:, None].astype(np.uint8)
-    path = tmp_path / "blobs.npz"
-    np.savez(path, **arrays)
-    return path
+    """The file of ``tests/blobs.py``."""
+    return blobs.write(tmp_path / "blobs.npz")
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from vitlocal import cli
+from tests.blobs import fit, write
 from vitlocal.compress import export as export_module
 from vitlocal.compress import onnx_model
 from vitlocal.compress.export import export
@@ -26,25 +26,7 @@ SMALL = {"calibration_batches": 2, "batch_size": 8, "repeats": 2}
 
 @pytest.fixture(scope="module")
 def blobs(tmp_path_factory):
-    rng = np.random.default_rng(0)
-    path = tmp_path_factory.mktemp("data") / "blobs.npz"
-    arrays = {}
-    for split, count in (("train", 24), ("val", 13), ("test", 7)):
-        labels = np.arange(count) % 3
-        noise = rng.integers(0, 60, (count, 8, 8, 3))
-        arrays[f"{split}_images"] = (noise + 90 * labels[:, None, None, None]).astype(np.uint8)
-        arrays[f"{split}_labels"] = labels[:, None].astype(np.uint8)
-    np.savez(path, **arrays)
-    return path
-
-
-def fit(folder, data, *more):
-    words = ["fit", "--config=npz.yaml", f"--data.path={data}", "--config=baseline.yaml"]
-    words += ["--data.batch_size=8", "--trainer.max_epochs=2", "--model.warmup_epochs=0", "--model.width=16"]
-    words += ["--model.depth=2", "--model.heads=2", "--model.lr=0.01", "--trainer.accelerator=cpu"]
-    words += ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
-    cli.main([*words, f"--trainer.default_root_dir={folder}", *more])
-    return folder / "lightning_logs" / "blobs-baseline" / "version_0"
+    return write(tmp_path_factory.mktemp("data") / "blobs.npz")
 
 
 @pytest.fixture(scope="module")

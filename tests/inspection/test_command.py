@@ -9,39 +9,17 @@ import pytest
 import torch
 import yaml
 
-from vitlocal import cli
+from tests.blobs import fit
 from vitlocal.data import Digits
 from vitlocal.errors import InputError
 from vitlocal.heads import find_attention
 from vitlocal.heads.functional import STATISTICS
-from vitlocal.heads.rollout import attention_rollout
+from vitlocal.heads.rollout import rollout_step
 from vitlocal.inspection import command
 from vitlocal.inspection.command import inspect, main
 from vitlocal.inspection.trained import trained_subject
 
 FIGURES = {"mad.png", "entropy.png", "entropy_mad.png"}
-
-
-def fit(folder, data, *more):
-    sizes = ["--model.width=16", "--model.depth=2", "--model.heads=2", "--model.lr=0.02"]
-    cli.main(
-        [
-            "fit",
-            "--config=npz.yaml",
-            f"--data.path={data}",
-            "--config=baseline.yaml",
-            "--data.batch_size=8",
-            "--trainer.max_epochs=2",
-            "--model.warmup_epochs=0",
-            "--trainer.accelerator=cpu",
-            "--trainer.enable_progress_bar=false",
-            "--trainer.enable_model_summary=false",
-            f"--trainer.default_root_dir={folder}",
-            *sizes,
-            *more,
-        ]
-    )
-    return folder / "lightning_logs" / "blobs-baseline" / "version_0"
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +120,10 @@ def test_maps_and_rollout_are_of_the_weights(run, blobs, monkeypatch):
     with np.load(blobs) as arrays, torch.no_grad():
         images = torch.from_numpy(arrays["val_images"][:2]).permute(0, 3, 1, 2)
         subject(images)
-    rollout = attention_rollout(layers)[:, 0, 1:].unflatten(-1, (2, 3))
+    rollout = None
+    for layer in layers:
+        rollout = rollout_step(layer, rollout)
+    rollout = rollout[:, 0, 1:].unflatten(-1, (2, 3))
     assert len(kept) == 3
     for number, seen in enumerate(kept[:2]):
         assert torch.equal(seen.image, images[number]) and seen.name == f"image {number} of blobs"

@@ -42,7 +42,8 @@ def test_fit_leaves_what_fits_and_makes_grey():
     grey = subject((8, 8), channels=1).fit(image)
     weights = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)  # ITU-R 601
     assert grey.shape == (1, 8, 8)
-    assert ((image * weights).sum(0) - grey[0]).abs().max() <= 1
+    # torchvision takes 0.2989 for red, and cuts the fraction off.
+    assert ((image * weights).sum(0) - grey[0]).abs().max() <= 1 + 0.0001 * 255
 
 
 def test_a_subject_normalises():

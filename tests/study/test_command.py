@@ -100,6 +100,12 @@ def test_one_cell_of_an_array_job(quick, tmp_path, capsys):
     main([*quick, "--cell=1"])
     assert [path.parent.parent.name for path in tmp_path.rglob("cell.json")] == ["baseline"]
     assert not (tmp_path / "lightning_logs" / "study-tiny" / "results").exists()
+    assert yaml.safe_load((tmp_path / "lightning_logs" / "study-tiny" / "study.yaml").read_text()) == {
+        "name": "tiny",
+        "data": ["digits"],
+        "conditions": ["modern", "baseline"],
+        "seeds": [0],
+    }
 
 
 def test_slurm_gets_a_script_of_what_is_to_do(quick, tmp_path, capsys):

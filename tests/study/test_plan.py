@@ -84,6 +84,8 @@ def test_a_key_of_the_model_that_came_later_is_its_default():
         ({"fit": "--ckpt_path=hpc"}, "ckpt_path is given"),
         ({"seeds": [-1]}, "seed_everything is -1"),
         ({"then": "quantize"}, "then is 'quantize': write {run}"),
+        ({"then": "quantise {run}"}, "then is 'quantise {run}': begin with one of validate"),
+        ({"fit": "--help"}, "start no run: give settings"),
     ],
 )
 def test_what_makes_no_study(tmp_path, changes, sentence):

@@ -87,7 +87,7 @@ def quantize(
         raise InputError(f"the logits of {subject.name} are not finite: give a model whose weights are")
     found = [outcome("fp32", fp32, labels, fp32)]
     simulated: list[Tensor] = []
-    for seed in tqdm(seeds, desc="quantizing", unit="seed"):
+    for seed in tqdm(seeds, desc="quantizing", unit="seed", disable=None):
         trial.calibrate(seed)
         simulated.append(evaluate(trial.simulated, trial.validation())[0])
         found.append(outcome("w8a8", simulated[-1], labels, fp32, seed=seed))
@@ -160,7 +160,7 @@ class _Trial:
         fp32, labels = evaluate(self.float32, self.validation(count))
         self.calibrate(seed)
         found = []
-        for part, name, chosen in tqdm(_parts(self.quantized), desc="one by one", unit="part"):
+        for part, name, chosen in tqdm(_parts(self.quantized), desc="one by one", unit="part", disable=None):
             self.quantized.chosen = chosen
             logits = evaluate(self.simulated, self.validation(count))[0]
             found.append(outcome(part, logits, labels, fp32, name, seed))

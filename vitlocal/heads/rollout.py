@@ -1,6 +1,7 @@
-"""Attention rollout: how much of each input token reaches each output token (Abnar & Zuidema 2020)."""
+"""Attention rollout: how much of each input token reaches each output token.
 
-from collections.abc import Iterable
+Abnar & Zuidema 2020, arXiv 2005.00928, section 3.
+"""
 
 from torch import Tensor
 
@@ -14,31 +15,9 @@ def rollout_step(attention: Tensor, below: Tensor | None = None, residual: float
         residual: share of the residual connection, which hands every token on to itself.
 
     Returns:
-        (B, N, N) float32: ((1 - residual) mean over heads + residual I) times ``below``.
+        (B, N, N) float32: ((1 - residual) mean over heads + residual I) times ``below``. Row i is what output
+        token i is made of, over the input tokens. Where the rows of all layers sum to 1, so do these.
     """
     mixed = attention.float().mean(1).mul_(1 - residual)
     mixed.diagonal(dim1=-2, dim2=-1).add_(residual)
     return mixed if below is None else mixed @ below
-
-
-def attention_rollout(layers: Iterable[Tensor], residual: float = 0.5) -> Tensor:
-    """Rollout of a whole network (Abnar & Zuidema 2020, arXiv 2005.00928, section 3).
-
-    Args:
-        layers: probabilities (B, H, N, N) of each layer, the first layer first; one is held at a time.
-        residual: see :func:`rollout_step`.
-
-    Returns:
-        (B, N, N) float32: row i is what output token i is made of, over the input tokens. Where the rows of
-        ``layers`` sum to 1, so do these.
-
-    >>> import torch
-    >>> attention_rollout([torch.full((1, 2, 2, 2), 0.5)])[0].tolist()
-    [[0.75, 0.25], [0.25, 0.75]]
-    """
-    rollout: Tensor | None = None
-    for attention in layers:
-        rollout = rollout_step(attention, rollout, residual)
-    if rollout is None:
-        raise ValueError("layers is empty: give the probabilities of at least one layer")
-    return rollout

@@ -26,7 +26,7 @@ def _chosen(total: int, count: int) -> list[int]:
 
 
 def _progress(positions: list[int]) -> Iterable[int]:
-    return tqdm(positions, desc="inspecting", unit="image")
+    return tqdm(positions, desc="inspecting", unit="image", disable=None)
 
 
 def of_data(data: ImageDataModule, count: int) -> NamedImages:

@@ -91,7 +91,8 @@ def study(
         raise InputError(f"name is {name!r}, of which a folder is made: give letters, digits, '-' or '_'")
     folder = output or Path("lightning_logs") / f"study-{label}"
     chosen = seeds if seeds is not None else [0] if small else [0, 1, 2]
-    every = plan.cells(folder, plan.SMALL if small else data, conditions, chosen, fit, then)
+    used = plan.SMALL if small else data
+    every = plan.cells(folder, used, conditions, chosen, fit, then)
     if cell is not None and not 0 <= cell < len(every):
         raise InputError(f"cell is {cell}: the study has cells 0 to {len(every) - 1}")
     states = [cells.state(one) for one in every]
@@ -103,7 +104,7 @@ def study(
     if engine == "slurm":
         print(slurm.script(label, words or [], todo, cpus, 1 if gpus is None else int(gpus)), end="")
         return
-    _write_plan(folder, {"name": label, "data": list(data), "conditions": list(conditions), "seeds": chosen})
+    _write_plan(folder, {"name": label, "data": list(used), "conditions": list(conditions), "seeds": chosen})
     running = [every[cell]] if cell is not None else [every[number] for number in todo]
     with _ended_by_signals(), Progress(running if cell is not None else every) as shown:
         if engine == "ray":

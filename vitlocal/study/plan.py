@@ -21,6 +21,9 @@ from vitlocal.study.settings import flat
 SMALL = {"digits": "--config=digits.yaml --trainer.max_epochs=20"}
 """What ``--small`` puts in the place of the data sets: minutes on a CPU."""
 
+AFTERWARDS = ("validate", "test", "predict", "inspect", "quantize", "export")
+"""Commands that can be done with a run."""
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -76,10 +79,12 @@ def cells(
 
     Raises:
         InputError: nothing is given, a label can't be a folder's name, a seed comes twice, words are no
-            command line of ``fit``, or would leave no heads.csv, or ``then`` names no run.
+            command line of ``fit``, or would leave no heads.csv, or ``then`` is no command for a run.
     """
     if then and "{run}" not in then:
         raise InputError(f"then is {then!r}: write {{run}} where the run's folder belongs")
+    if then and _words(then)[0] not in AFTERWARDS:
+        raise InputError(f"then is {then!r}: begin with one of {', '.join(AFTERWARDS)}")
     for name, given in (("data", data), ("conditions", conditions), ("seeds", seeds)):
         if not given:
             raise InputError(f"{name} is empty: give at least one")
@@ -151,4 +156,9 @@ def _resolved(where: str, words: list[str]) -> dict[str, Any]:
             raise InputError(f"{where}: {sentence}") from None
     finally:
         logging.disable(logging.NOTSET)
-    return yaml.safe_load(out.getvalue())
+    try:
+        config = yaml.safe_load(out.getvalue())
+        config["trainer"], config["locality"], config["ckpt_path"]
+    except (yaml.YAMLError, KeyError, TypeError) as error:  # --help, for instance
+        raise InputError(f"{where}: the words {shlex.join(words)} start no run: give settings") from error
+    return config

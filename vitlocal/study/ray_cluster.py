@@ -72,8 +72,9 @@ def run(
                 try:
                     content = ray.get(one)
                 except ray.exceptions.RayError as error:
-                    first = str(error).strip().splitlines()[0]
-                    cells.write_failure(cell, f"lost {RETRIES + 1} times ({first})")
+                    # Its node was lost once too often, or there is a defect, named on the last line.
+                    said = str(error).strip().splitlines()
+                    cells.write_failure(cell, f"Ray gave it up: {said[-1] if said else type(error).__name__}")
                 else:
                     _unpack(content, cell.folder)
             show()
@@ -89,7 +90,7 @@ def _reach(address: str | None) -> None:
         try:
             socket.create_connection((host, int(port)), timeout=10).close()
         except OSError as error:
-            raise InputError(f"address {address}: no cluster answers there ({error.strerror})") from error
+            raise InputError(f"address {address}: no cluster answers there ({error})") from error
 
 
 def _run(cell: Cell, mark: str, working_folder: str, cpus: int) -> bytes | None:
