@@ -115,13 +115,13 @@ def write_failure(cell: Cell, message: str) -> None:
 def _train(
     cell: Cell, seconds: float, environment: Mapping[str, str], stop: threading.Event, descriptor: int
 ) -> None:
-    started = time.time()
+    started = time.monotonic()
     record = {
         "fingerprint": cell.fingerprint,
         "command": shlex.join(["python", "-m", "vitlocal", "fit", *cell.words]),
         "vitlocal": __version__,
         "host": platform.node(),
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(started)),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
     _write(cell, record | {"status": "running", "seconds": seconds})
     where = [f"--trainer.default_root_dir={cell.folder}", "--trainer.enable_progress_bar=false"]
@@ -151,7 +151,7 @@ def _train(
         ended = {"status": "interrupted"}
     elif code:
         ended = {"status": "failed", "message": _why(log, begin, code)}
-    _write(cell, record | ended | {"seconds": round(seconds + time.time() - started, 1)})
+    _write(cell, record | ended | {"seconds": round(seconds + time.monotonic() - started, 3)})
 
 
 def _wait(process: subprocess.Popen[bytes], stop: threading.Event) -> int:
