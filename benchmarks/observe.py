@@ -16,6 +16,7 @@ from torch import Tensor
 
 from vitlocal.heads.functional import pairwise_distances
 from vitlocal.heads.observation import Observation
+from vitlocal.heads.outlier_observation import OutlierObservation
 from vitlocal.models import VisionTransformer
 
 SIZES = {32: 128, 64: 32, 128: 4}  # images of this side, 65, 257 and 1,025 tokens, and of them a batch
@@ -26,11 +27,16 @@ def tokens(side: int) -> int:
     return (side // 4) ** 2 + 1
 
 
-def observed(network: VisionTransformer, images: Tensor, bfloat16: bool = False) -> Callable[[], Any]:
-    """A validation pass in which every head of every image is measured, as the monitor does it."""
+def observed(
+    network: VisionTransformer,
+    images: Tensor,
+    bfloat16: bool = False,
+    kind: type[Observation | OutlierObservation] = Observation,
+) -> Callable[[], Any]:
+    """A validation pass in which every head of every image is measured, as the monitors do it."""
 
     def run() -> Any:
-        observation = Observation(network, images.device)
+        observation = kind(network, images.device)
         with plain(images, bfloat16), observation.batch({"image": images}):
             network(images)
         return observation.compute()
@@ -152,7 +158,11 @@ def main() -> None:
                 bench.compare(
                     f"A validation pass, {tokens(side)} tokens, batch {batch}, depth {len(network.blocks)}, "
                     + words,
-                    {"without observation": forward, "with": observed(network, images, bfloat16)},
+                    {
+                        "without observation": forward,
+                        "LocalityMonitor": observed(network, images, bfloat16),
+                        "OutlierMonitor": observed(network, images, bfloat16, OutlierObservation),
+                    },
                     batch,
                     "images",
                 )

@@ -3,9 +3,18 @@
 import pytest
 import torch
 
-from vitlocal.models import Attention, ClippedSoftmaxAttention, VisionTransformer
+from vitlocal.models import Attention, ClippedSoftmaxAttention, VisionTransformer, clipped_softmax
 
 CUTS = [(-0.03, 1.0), (0.0, 1.3), (-0.1, 1.3), (-0.6, 1.0)]
+
+
+@pytest.fixture(autouse=True, params=["whole", "in chunks"])
+def in_chunks(request, monkeypatch):
+    """Every test by both ways: of the four matrices of an image and a head here, three in one chunk."""
+    if request.param == "in chunks":
+        monkeypatch.setattr(clipped_softmax, "SHORT", 0)
+        monkeypatch.setattr(clipped_softmax, "CHUNK_ELEMENTS", 3 * 7**2 + 5)
+    return request.param == "in chunks"
 
 
 def make(gamma, zeta=1.0, dtype=torch.float32, spread=3.0):
@@ -103,8 +112,8 @@ def test_nothing_cut_is_softmax_attention():
         torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_bfloat16_on_a_cpu():
-    """As exact as bfloat16, zeros where they are clearly 0, and small matrices in bfloat16."""
+def test_bfloat16_on_a_cpu(in_chunks):
+    """As exact as bfloat16, and only small matrices in bfloat16 are kept, in chunks none."""
     attention, x = make(-0.1)
     exact, expected = slow_weights(attention, x), slow(attention, x)
     kept = []
@@ -116,7 +125,7 @@ def test_bfloat16_on_a_cpu():
     assert (mixed.float() - expected).norm() < 0.03 * expected.norm()
     assert (gradient - reference).norm() < 0.06 * reference.norm()
     square = {t.data_ptr(): t for t in kept if t.shape[-2:] == exact.shape[-2:]}
-    assert len(square) == 2 and {t.dtype for t in square.values()} == {torch.bfloat16}
+    assert [t.dtype for t in square.values()] == ([] if in_chunks else [torch.bfloat16] * 2)
 
 
 @torch.no_grad()

@@ -1,9 +1,15 @@
 """Attention whose small weights are exactly 0 (Bondarenko et al. 2023, arXiv 2306.12929)."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from vitlocal.models.attention import Attention
+from vitlocal.models.attention import SHORT, Attention
+
+CHUNK_ELEMENTS = 2**20
+"""Most weights that are made at a time on a CPU, so that they stay in its cache: 4 MiB in float32."""
 
 
 class ClippedSoftmaxAttention(Attention):
@@ -31,9 +37,14 @@ class ClippedSoftmaxAttention(Attention):
         self._least, self._most = -gamma / self._stretch, 1 / self._stretch
 
     def _mix(self, x: Tensor) -> Tensor:
-        query, key, value = self._split(self.qkv(x))
+        qkv = self._split(self.qkv(x))
         # Autocast would make softmax's output float32, and with it each (N, N) matrix, on a GPU.
         with torch.autocast(x.device.type, enabled=False):
+            if x.device.type == "cpu" and x.shape[1] > SHORT and not torch.compiler.is_compiling():
+                pairs = qkv.flatten(1, 2)  # of an image and a head
+                mixed = _InChunks.apply(pairs, self._least, self._most, self._stretch)
+                return mixed.unflatten(0, (-1, self.num_heads)).transpose(1, 2)
+            query, key, value = qkv
             scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
             # relu_ keeps its output for the backward pass, as the product does: with softmax's own, that is
             # two matrices in memory. The formula as it stands keeps three, and takes more passes over them.
@@ -56,3 +67,53 @@ class ClippedSoftmaxAttention(Attention):
     def extra_repr(self) -> str:
         """Shown by ``print``."""
         return f"gamma={self.gamma:.4g}, zeta={self.zeta:.4g}"
+
+
+class _InChunks(torch.autograd.Function):
+    """Clipped attention of (image, head) pairs, a few at a time; their weights are made again backwards.
+
+    Long rows make matrices that no cache holds: moving them takes longer than making them twice.
+    """
+
+    @staticmethod
+    @torch.amp.custom_fwd(device_type="cpu")
+    def forward(ctx: Any, qkv: Tensor, least: float, most: float, stretch: float) -> Tensor:
+        """Mix the values: (3, P, N, D) to (P, N, D)."""
+        ctx.save_for_backward(qkv)
+        ctx.clip = least, most, stretch
+        mixed = []
+        for query, key, value in qkv.split(_pairs(qkv), dim=1):
+            weights = _softmax(query, key).sub_(least).clamp_(0, most)
+            mixed.append(weights @ (value * stretch))
+        return torch.cat(mixed)
+
+    @staticmethod
+    @torch.amp.custom_bwd(device_type="cpu")
+    @once_differentiable
+    def backward(ctx: Any, towards: Tensor) -> tuple[Tensor, None, None, None]:
+        """The gradient of ``qkv``, from that of the output (P, N, D)."""
+        (qkv,) = ctx.saved_tensors
+        least, most, stretch = ctx.clip
+        gradient, size = torch.empty_like(qkv), _pairs(qkv)
+        parts = (qkv.split(size, dim=1), gradient.split(size, dim=1), towards.split(size))
+        for (query, key, value), (of_query, of_key, of_value), of_output in zip(*parts, strict=True):
+            stretched, scale = of_output * stretch, query.shape[-1] ** -0.5
+            p = _softmax(query, key)
+            weights = (p - least).clamp_(0, most)
+            torch.bmm(weights.transpose(1, 2), stretched, out=of_value)
+            of_p = stretched @ value.transpose(1, 2)
+            # The rules of PyTorch's own hardtanh and softmax, which clip and softmax are here.
+            of_p = torch.ops.aten.hardtanh_backward(of_p, weights, 0, most)
+            of_scores = torch.ops.aten._softmax_backward_data(of_p, p, -1, p.dtype)
+            torch.bmm(of_scores, key * scale, out=of_query)
+            torch.bmm(of_scores.transpose(1, 2), query * scale, out=of_key)
+        return gradient, None, None, None
+
+
+def _pairs(qkv: Tensor) -> int:
+    """How many pairs' weights are made at a time."""
+    return max(1, CHUNK_ELEMENTS // qkv.shape[2] ** 2)
+
+
+def _softmax(query: Tensor, key: Tensor) -> Tensor:
+    return ((query * query.shape[-1] ** -0.5) @ key.transpose(1, 2)).softmax(dim=-1)
