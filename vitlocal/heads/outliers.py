@@ -30,7 +30,8 @@ def infinity_norm(x: Tensor) -> Tensor:
     >>> infinity_norm(torch.tensor([[[1.0, -3.0], [2.0, 0.0]]]))
     tensor([3.])
     """
-    return x.float().abs().amax((1, 2))
+    x = x.float()
+    return torch.maximum(x.amax((1, 2)), -x.amin((1, 2)))
 
 
 def kurtosis(x: Tensor) -> Tensor:
@@ -42,8 +43,7 @@ def kurtosis(x: Tensor) -> Tensor:
     >>> round(kurtosis(torch.tensor([[[-1.0, 1.0], [-1.0, 1.0]]])).item(), 4)  # s^2 is 4 / 3
     0.5625
     """
-    centred, variance = _centred(x)
-    return centred.pow(4).mean((1, 2)) / (variance.square() + 1e-6)
+    return _kurtosis(*_spread(x))
 
 
 def outlier_mask(x: Tensor, deviations: float = DEVIATIONS) -> Tensor:
@@ -52,15 +52,22 @@ def outlier_mask(x: Tensor, deviations: float = DEVIATIONS) -> Tensor:
     Returns:
         bool (B, N, D).
     """
-    centred, variance = _centred(x)
-    return centred.abs() > deviations * variance.sqrt()[:, None, None]
+    return _beyond(*_spread(x), deviations)
 
 
-def _centred(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Distances from the image's mean, float (B, N, D), and their unbiased variance (B,)."""
+def _spread(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Squared distances from the image's mean, float (B, N, D), and the unbiased variance (B,)."""
     x = x if x.dtype == torch.float64 else x.float()
-    centred = x - x.mean((1, 2), keepdim=True)
-    return centred, centred.square().sum((1, 2)) / (x[0].numel() - 1 if len(x) else 1)
+    squares = (x - x.mean((1, 2), keepdim=True)).square_()
+    return squares, squares.sum((1, 2)) / (x[0].numel() - 1 if len(x) else 1)
+
+
+def _kurtosis(squares: Tensor, variance: Tensor) -> Tensor:
+    return squares.square().mean((1, 2)) / (variance.square() + 1e-6)
+
+
+def _beyond(squares: Tensor, variance: Tensor, deviations: float) -> Tensor:
+    return squares > deviations**2 * variance[:, None, None]
 
 
 class OutputStatistics(NamedTuple):
@@ -81,8 +88,9 @@ class OutputStatistics(NamedTuple):
 
 def _of_output(x: Tensor, deviations: float) -> Tensor:
     """One row an image, in the order of ``OutputStatistics``."""
-    beyond = outlier_mask(x, deviations).float()
-    scalars = torch.stack([infinity_norm(x), kurtosis(x)], dim=1)
+    spread = _spread(x)
+    beyond = _beyond(*spread, deviations).float()
+    scalars = torch.stack([infinity_norm(x), _kurtosis(*spread)], dim=1)
     return torch.cat([scalars, beyond.sum(1), beyond.sum(2)], dim=1)
 
 
@@ -160,9 +168,11 @@ def update_norm(attention: Tensor, values: Tensor, projection: Tensor, gates: Te
     Returns:
         (B, H), in the units of the tokens.
     """
-    of_heads = projection.float().T.unflatten(0, (values.shape[1], -1))
+    of_heads = projection.float().unflatten(1, (values.shape[1], -1)).transpose(0, 1)  # W_h transposed
     with exact_products(attention.device):
-        norms = torch.linalg.vector_norm(attention.float() @ values.float() @ of_heads, dim=-1)
+        # W_h = R^T Q^T, and Q^T keeps norms: as many numbers a token as the head has features, not D.
+        triangles = torch.linalg.qr(of_heads, mode="r").R.mT
+        norms = torch.linalg.vector_norm(attention.float() @ values.float() @ triangles, dim=-1)
     if gates is not None:
         norms = norms * gates.float()
     return norms.mean(-1)
