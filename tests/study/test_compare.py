@@ -56,7 +56,7 @@ def test_outliers_beside_locality_where_some_run_observed_them(tmp_path):
     assert "infinity norm" not in other and "blocks' outputs" not in other
     figures = {path.name for path in (tmp_path / "out" / "figures").glob("*outliers*")}
     assert figures == {"digits-outliers_by_mad.png", "digits-outliers_by_mad.svg"}
-    assert (tmp_path / "out" / "index.html").read_text().count("<h3>Outliers against MAD</h3>") == 1
+    assert (tmp_path / "out" / "index.html").read_text().count("<h3>Outliers and int8 against MAD</h3>") == 1
 
 
 def test_the_same_runs_give_the_same_files(tmp_path):

@@ -46,6 +46,17 @@ def test_outliers_of_each_run_in_their_place(tables):
     np.testing.assert_allclose(line.get_ydata(), modern["kurtosis_mean"])
 
 
+def test_what_int8_costs_is_a_difference(tables):
+    table, heads = tables
+    lost = np.linspace(0, 0.1, len(table))
+    quantized = table.assign(kurtosis_mean=3.0, acc1_fp32=0.9, acc1_int8=0.9 - lost, int8_size=0.27)
+    figures = {each.name: each for each in draw(quantized, quantized, heads, "grid")}
+    kurtosis, int8 = figures["outliers_by_mad"].figure.axes
+    assert kurtosis.get_title() == "mean kurtosis" and "lost in int8" in int8.get_title().replace("\n", " ")
+    expected = np.stack([quantized["mad_mean_early"], lost], axis=1)
+    np.testing.assert_allclose(sorted(points(int8).tolist()), sorted(expected.tolist()), atol=1e-12)
+
+
 def points(axes):
     return np.concatenate([line.get_xydata() for line in axes.lines])
 

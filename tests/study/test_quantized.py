@@ -44,4 +44,4 @@ def test_compare_shows_it(tmp_path):
     write(run / "quantize")
     compare([run], tmp_path / "out")
     summary = (tmp_path / "out" / "summary.md").read_text()
-    assert "the same in int8" in summary and "file, int8 over fp32" in summary
+    assert "best accuracy, int8" in summary and "file, int8 over fp32" in summary

@@ -5,7 +5,7 @@ without seeing colours. Text and axes are drawn in ``INK``, which a page may put
 """
 
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -20,7 +20,7 @@ from matplotlib.lines import Line2D
 
 from vitlocal.heads.figures import COLOUR_MAP, REFERENCE_COLOUR
 from vitlocal.study.results import early, last_epoch
-from vitlocal.study.statistics import MEASURES, OPTIONAL_MEASURES, effects, measures
+from vitlocal.study.statistics import MEASURES, OPTIONAL_MEASURES, effects
 
 # Okabe and Ito's palette without the reference's vermilion, black and yellow, which a dark or a light page
 # swallows; brown, violet and khaki in their place.
@@ -28,6 +28,8 @@ COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#8C5A2B", "#7
 MARKERS = "os^DvPXph"
 INK = "#121314"
 EFFECTS = ("mad_min", "mad_min_early", "entropy_mean_early", "acc1")
+AGAINST_MAD = ("inf_norm_max", "kurtosis_mean", "outlier_count", "do_nothing_mean", "update_mean")
+LOST = {"acc1_w8a8": "accuracy lost in simulated W8A8", "acc1_int8": "accuracy lost in int8"}
 
 
 @dataclass(frozen=True)
@@ -158,15 +160,16 @@ def draw(table: pd.DataFrame, counted: pd.DataFrame, heads: pd.DataFrame, unit: 
                 _maps(ends, list(look), mad, uniform),
             ),
         ]
-        if optional := [name for name in measures(counted) if name in OPTIONAL_MEASURES]:
+        if panels := _against_mad(counted):
             drawn.append(
                 Drawn(
                     "outliers_by_mad",
-                    "Outliers against MAD",
-                    "Each marker is a run at its last epoch: a measure of outliers, or of heads that do "
-                    "nothing, against the mean MAD of the early third of its layers.",
+                    "Outliers and int8 against MAD",
+                    "Each marker is a run: a measure of outliers or of heads that do nothing at its last "
+                    "epoch, or the accuracy that its best checkpoint loses in 8 bits, against the mean MAD "
+                    "of the early third of its layers at the last epoch.",
                     "Whether one brings about the other. And with few runs, a slope may be chance.",
-                    _outliers_by_mad(counted, look, optional, mad),
+                    _outliers_by_mad(counted, look, panels, mad),
                 )
             )
         figure = _effects(counted)
@@ -286,16 +289,32 @@ def _entropy_by_mad(ends: pd.DataFrame, look: dict[str, Style], label: str, unif
     return figure
 
 
-def _outliers_by_mad(table: pd.DataFrame, look: dict[str, Style], names: Sequence[str], label: str) -> Figure:
+def _against_mad(table: pd.DataFrame) -> dict[str, pd.Series]:
+    """By title, what some run knows: outliers, heads that do nothing, and accuracy lost in 8 bits."""
+    panels = {OPTIONAL_MEASURES[name]: table.get(name) for name in AGAINST_MAD}
+    for name, words in LOST.items():
+        if name in table:
+            panels[words] = table["acc1_fp32"] - table[name]
+    return {title: values for title, values in panels.items() if values is not None and values.notna().any()}
+
+
+def _outliers_by_mad(
+    table: pd.DataFrame, look: dict[str, Style], panels: Mapping[str, pd.Series], label: str
+) -> Figure:
     """A panel a measure, with a marker a run."""
-    figure = Figure(figsize=(max(4.5, 2.4 * len(names)), 3.2), layout="constrained")
-    for axes, name in zip(_row(figure, len(names)), names, strict=True):
+    columns = min(4, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(max(4.5, 2.4 * columns), 0.8 + 2.4 * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes, (title, values) in zip(grid.flat, panels.items(), strict=False):
         for condition, style in look.items():
-            rows = table[table["condition"] == condition]
-            axes.plot(rows["mad_mean_early"], rows[name], **style.dots())
-        axes.set_title(_wrapped(OPTIONAL_MEASURES[name]))
+            chosen = table["condition"] == condition
+            axes.plot(table["mad_mean_early"][chosen], values[chosen], **style.dots())
+        axes.set_title(_wrapped(title))
         axes.locator_params(axis="x", nbins=4)
         axes.margins(0.1)
+    for axes in grid.flat[len(panels) :]:
+        axes.remove()
     figure.supxlabel(f"mean {label}, early third", fontsize=10)
     _legend(figure, look, None)
     return figure

@@ -34,8 +34,8 @@ OPTIONAL_MEASURES = {
     "do_nothing_mean": "share of attention that does nothing",
     "update_mean": "mean update of a head",
     "acc1_fp32": "best accuracy, fp32",
-    "acc1_w8a8": "the same in W8A8, simulated",
-    "acc1_int8": "the same in int8",
+    "acc1_w8a8": "best accuracy, simulated W8A8",
+    "acc1_int8": "best accuracy, int8",
     "int8_latency": "latency, int8 over fp32",
     "int8_size": "file, int8 over fp32",
 }
