@@ -26,6 +26,7 @@ from vitlocal.heads import LocalityMonitor, OutlierMonitor
 from vitlocal.parsers import ConfigFile, Sentences
 from vitlocal.protocol import Protocol
 from vitlocal.tasks import Classification, EpochMetrics, FiniteLoss, PredictionWriter
+from vitlocal.tasks.classification import DATA_FACTS
 
 DIGITS_NOTE = "vitlocal: on the embedded digits; --config cifar100.yaml gives the paper's CIFAR-100"
 
@@ -70,6 +71,12 @@ class SaveConfig(SaveConfigCallback):
     def _save(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self._saved:
             self._saved = True
+            # A checkpoint brings its data set's facts: a run that goes on keeps the settings it began with.
+            model, datamodule = self.config["model"], getattr(trainer, "datamodule", None)
+            for fact in DATA_FACTS:
+                own, given = model.get(fact), getattr(datamodule, fact, None)
+                if (tuple(own) if isinstance(own, list) else own) == given:
+                    model[fact] = None
             super().setup(trainer, pl_module, str(trainer.state.fn))
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
