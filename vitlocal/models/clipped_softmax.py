@@ -45,10 +45,9 @@ class ClippedSoftmaxAttention(Attention):
                 mixed = _InChunks.apply(pairs, self._least, self._most, self._stretch)
                 return mixed.unflatten(0, (-1, self.num_heads)).transpose(1, 2)
             query, key, value = qkv
-            scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
             # relu_ keeps its output for the backward pass, as the product does: with softmax's own, that is
             # two matrices in memory. The formula as it stands keeps three, and takes more passes over them.
-            clipped = (scores.softmax(dim=-1) - self._least).relu_()
+            clipped = (_softmax(query, key) - self._least).relu_()
             if self.zeta > 1:  # else nothing is above
                 clipped = clipped.clamp(max=self._most)
             return (clipped @ (value * self._stretch)).transpose(1, 2)
@@ -116,4 +115,4 @@ def _pairs(qkv: Tensor) -> int:
 
 
 def _softmax(query: Tensor, key: Tensor) -> Tensor:
-    return ((query * query.shape[-1] ** -0.5) @ key.transpose(1, 2)).softmax(dim=-1)
+    return ((query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)).softmax(dim=-1)

@@ -293,7 +293,7 @@ def _against_mad(table: pd.DataFrame) -> dict[str, pd.Series]:
     """By title, what some run knows: outliers, heads that do nothing, and accuracy lost in 8 bits."""
     panels = {OPTIONAL_MEASURES[name]: table.get(name) for name in AGAINST_MAD}
     for name, words in LOST.items():
-        if name in table:
+        if name in table and "acc1_fp32" in table:
             panels[words] = table["acc1_fp32"] - table[name]
     return {title: values for title, values in panels.items() if values is not None and values.notna().any()}
 
