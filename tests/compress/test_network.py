@@ -9,6 +9,8 @@ KINDS = {
     "softmax": {},
     "mean": {"pool": "mean"},
     "patch norm": {"patch_norm": True},
+    "Lee": {"init": "lee", "pos_embed": "none"},
+    "fixed positions": {"pos_embed": "sincos"},
     "clipped": {"attention": "clipped_softmax", "clip_gamma": -0.06, "clip_zeta": 1.2},
     "linear gate": {"attention": "gated"},
     "MLP gate": {"attention": "gated", "gate": "mlp", "gate_pi_init": 0.25},

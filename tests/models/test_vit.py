@@ -1,5 +1,6 @@
 """The ViT against timm's, and its attention against the definition."""
 
+import math
 from functools import partial
 
 import pytest
@@ -134,3 +135,70 @@ def test_stochastic_depth_drops_whole_branches_in_training_only():
 def test_wrong_shapes_are_named(wrong, sentence):
     with pytest.raises(InputError, match=sentence):
         VisionTransformer(**wrong)
+
+
+def test_lees_initialisation_has_their_deviations():
+    torch.manual_seed(0)
+    network = VisionTransformer(width=192, depth=2, heads=12, init="lee")
+    width, hidden, pixels = 192, 384, 3 * 4 * 4
+
+    def xavier(inputs, outputs):
+        return (2 / (inputs + outputs)) ** 0.5
+
+    expected = {
+        "pos_embed": 1.0,
+        "cls_token": 1.0,
+        "patch_embed.proj.weight": xavier(pixels, width),
+        "blocks.0.attn.qkv.weight": xavier(width, 3 * width),
+        "blocks.0.attn.proj.weight": xavier(width, width),
+        "blocks.1.mlp.fc1.weight": xavier(width, hidden),
+        "blocks.1.mlp.fc2.weight": xavier(hidden, width),
+        "head.weight": xavier(width, 10),
+    }
+    for name, deviation in expected.items():
+        values = network.get_parameter(name)
+        # Of n normal numbers the sample deviation has a relative error of 1 / sqrt(2 n): five of them.
+        assert values.std().item() == pytest.approx(deviation, rel=5 / (2 * values.numel()) ** 0.5), name
+    assert all(block.attn.qkv.bias is None for block in network.blocks)
+    biases = [p for name, p in network.named_parameters() if name.endswith("bias")]
+    assert all(bias.eq(0).all() for bias in biases)
+    # Positions are about 70 % of the first layer's input energy on normalised images.
+    patches = network.patch_embed(torch.randn(64, 3, 32, 32))
+    assert 0.5 < 1 / (1 + patches.pow(2).mean().item()) < 0.8
+
+
+@pytest.mark.parametrize("pool", ["token", "mean"])
+def test_sincos_positions_are_the_waves_of_row_and_column(pool):
+    network = VisionTransformer(image_size=(8, 12), width=24, depth=1, heads=2, pool=pool, pos_embed="sincos")
+    prefix = network.num_prefix_tokens
+    assert "pos_embed" not in network.state_dict()
+    positions = network.pos_embed[0]
+    assert positions[:prefix].eq(0).all() and len(positions) == prefix + 6
+    for row in range(2):
+        for column in range(3):
+            expected = []
+            for place in (column, row):
+                angles = [place / 10000 ** (i / 6) for i in range(6)]
+                expected += [math.sin(a) for a in angles] + [math.cos(a) for a in angles]
+            torch.testing.assert_close(positions[prefix + 3 * row + column], torch.tensor(expected))
+
+
+def test_without_positions_patches_can_change_places():
+    torch.manual_seed(0)
+    network = VisionTransformer(width=24, depth=2, heads=2, pool="mean", pos_embed="none").eval()
+    images = torch.randn(2, 3, 32, 32)
+    moved = images.roll(8, dims=2)  # by whole patches
+    torch.testing.assert_close(network(moved), network(images), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"init": "he"}, "init is 'he': it must be one of timm, lee"),
+        ({"pos_embed": "rotary"}, "pos_embed is 'rotary'"),
+        ({"pos_embed": "sincos", "width": 18, "heads": 2}, "must be a multiple of 4"),
+    ],
+)
+def test_wrong_options_are_refused(given, sentence):
+    with pytest.raises(InputError, match=sentence):
+        VisionTransformer(depth=1, **given)

@@ -5,7 +5,7 @@ import torch
 from timm.optim import param_groups_weight_decay
 
 from vitlocal.models import VisionTransformer
-from vitlocal.tasks.schedule import decay_groups, warmup_cosine
+from vitlocal.tasks.schedule import decay_groups, warmup_then
 
 
 @pytest.mark.parametrize(("warmup", "total"), [(10, 50), (1, 7), (0, 20)])
@@ -17,13 +17,13 @@ def test_schedule_is_linear_then_torchs_cosine(warmup, total):
         expected.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         cosine.step()
-    rates = [0.3 * warmup_cosine(step, warmup, total) for step in range(total + 1)]
+    rates = [0.3 * warmup_then("cosine", step, warmup, total) for step in range(total + 1)]
     assert rates == pytest.approx(expected, abs=1e-9)
     assert rates[total] == pytest.approx(0, abs=1e-12)
 
 
 def test_schedule_stays_at_zero_after_the_end():
-    assert warmup_cosine(31, 3, 30) == pytest.approx(0)
+    assert warmup_then("cosine", 31, 3, 30) == pytest.approx(0)
 
 
 @pytest.mark.parametrize("pool", ["token", "mean"])

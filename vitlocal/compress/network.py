@@ -95,7 +95,8 @@ class QuantizedViT(nn.Module):
         if network.cls_token is not None:
             token = self._weight(layer, "class token", network.cls_token)
             x = torch.cat([token.expand(x.shape[0], -1, -1), x], dim=1)
-        x = x + self._weight(layer, "positions", network.pos_embed)
+        if network.pos_embed is not None:
+            x = x + self._weight(layer, "positions", network.pos_embed)
         x = self._activation(layer, "residual sum", x)
         for number, block in enumerate(network.blocks):
             x = self._block(f"block {number}", block, x)

@@ -4,7 +4,7 @@ from vitlocal.models.attention import Attention
 from vitlocal.models.clipped_softmax import ClippedSoftmaxAttention
 from vitlocal.models.factory import AttentionKind
 from vitlocal.models.gated import GatedAttention, GateKind
-from vitlocal.models.vit import VisionTransformer
+from vitlocal.models.vit import Init, PosEmbed, VisionTransformer
 
 __all__ = [
     "Attention",
@@ -12,5 +12,7 @@ __all__ = [
     "ClippedSoftmaxAttention",
     "GateKind",
     "GatedAttention",
+    "Init",
+    "PosEmbed",
     "VisionTransformer",
 ]

@@ -29,12 +29,13 @@ class Attention(nn.Module):
         heads: number of attention heads.
         dropout: dropout on the output projection. There is none on the weights, so that
             :meth:`probabilities` are the ones that :meth:`forward` applies, in training too.
+        qkv_bias: whether queries, keys and values have a bias.
     """
 
-    def __init__(self, width: int, heads: int, dropout: float = 0.0) -> None:
+    def __init__(self, width: int, heads: int, dropout: float = 0.0, qkv_bias: bool = True) -> None:
         super().__init__()
         self.num_heads = heads
-        self.qkv = nn.Linear(width, 3 * width)
+        self.qkv = nn.Linear(width, 3 * width, bias=qkv_bias)
         self.proj = nn.Linear(width, width)
         self.proj_drop = nn.Dropout(dropout)
 

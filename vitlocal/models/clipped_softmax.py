@@ -23,14 +23,22 @@ class ClippedSoftmaxAttention(Attention):
         width: features of a token; a multiple of ``heads``.
         heads: number of attention heads.
         dropout: dropout on the output projection.
+        qkv_bias: whether queries, keys and values have a bias.
         gamma: 0 or below; 0 together with ``zeta`` 1 is softmax attention.
         zeta: 1 or above; above it, large weights are cut to 1.
     """
 
     def __init__(
-        self, width: int, heads: int, dropout: float = 0.0, *, gamma: float, zeta: float = 1.0
+        self,
+        width: int,
+        heads: int,
+        dropout: float = 0.0,
+        qkv_bias: bool = True,
+        *,
+        gamma: float,
+        zeta: float = 1.0,
     ) -> None:
-        super().__init__(width, heads, dropout)
+        super().__init__(width, heads, dropout, qkv_bias)
         self.gamma, self.zeta = gamma, zeta
         # The clipped weights are (zeta - gamma) clip(p - least, 0, most).
         self._stretch = zeta - gamma

@@ -40,6 +40,7 @@ def attention_maker(
     heads: int,
     tokens: int,
     dropout: float,
+    qkv_bias: bool,
     options: Mapping[str, Any],
 ) -> Callable[[], Attention]:
     """What makes the attention module of one layer.
@@ -50,6 +51,7 @@ def attention_maker(
         heads: number of attention heads.
         tokens: length of the sequence, class token included.
         dropout: dropout on the output projection.
+        qkv_bias: whether queries, keys and values have a bias.
         options: a value for each name in ``OPTIONS``.
 
     Raises:
@@ -70,12 +72,12 @@ def attention_maker(
         zeta = options["clip_zeta"]
         if not 1 <= zeta < math.inf:
             raise InputError(f"clip_zeta is {zeta}: it must be a number of 1 or more")
-        return partial(ClippedSoftmaxAttention, width, heads, dropout, gamma=gamma, zeta=zeta)
+        return partial(ClippedSoftmaxAttention, width, heads, dropout, qkv_bias, gamma=gamma, zeta=zeta)
     if attention == "gated":
         gates = {name: options[name] for name, (kind, _) in OPTIONS.items() if kind == "gated"}
         _check_gate(**gates)
-        return partial(GatedAttention, width, heads, dropout, **gates)
-    return partial(Attention, width, heads, dropout)
+        return partial(GatedAttention, width, heads, dropout, qkv_bias, **gates)
+    return partial(Attention, width, heads, dropout, qkv_bias)
 
 
 def _gamma(gamma: float | None, alpha: float | None, tokens: int) -> float:

@@ -79,6 +79,7 @@ class GatedAttention(Attention):
         width: features of a token; a multiple of ``heads``.
         heads: number of attention heads.
         dropout: dropout on the output projection.
+        qkv_bias: whether queries, keys and values have a bias.
         gate: see :class:`Gate`.
         gate_hidden: see :class:`Gate`.
         gate_pi_init: see :class:`Gate`.
@@ -89,12 +90,13 @@ class GatedAttention(Attention):
         width: int,
         heads: int,
         dropout: float = 0.0,
+        qkv_bias: bool = True,
         *,
         gate: GateKind = "linear",
         gate_hidden: int = 4,
         gate_pi_init: float = 0.5,
     ) -> None:
-        super().__init__(width, heads, dropout)
+        super().__init__(width, heads, dropout, qkv_bias)
         self.gate = Gate(gate, width, heads, gate_hidden, gate_pi_init)
 
     def _mix(self, x: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """The Vision Transformer (Dosovitskiy et al. 2021, arXiv 2010.11929)."""
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,9 @@ from vitlocal.errors import InputError
 from vitlocal.models.attention import Attention
 from vitlocal.models.factory import AttentionKind, attention_maker
 from vitlocal.models.gated import GateKind
+
+Init = Literal["timm", "lee"]
+PosEmbed = Literal["learned", "sincos", "none"]
 
 LARGEST = 2**16
 """No size of a network in sight is beyond; a slip of the keyboard is."""
@@ -62,11 +65,26 @@ class Block(nn.Module):
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
+def sincos_positions(grid_size: tuple[int, int], width: int) -> Tensor:
+    """Fixed position embeddings of patches, (P, D): sines and cosines of the column, then of the row.
+
+    The frequencies fall from 1 to 1/10000, as in MoCo v3 (Chen et al. 2021, arXiv 2104.02057).
+
+    Args:
+        grid_size: rows and columns of patches.
+        width: D, a multiple of 4.
+    """
+    frequencies = 10000.0 ** -(torch.arange(width // 4) / (width // 4))
+    rows, columns = torch.meshgrid(*(torch.arange(side) for side in grid_size), indexing="ij")
+    angles = [place.reshape(-1, 1) * frequencies for place in (columns, rows)]
+    return torch.cat([wave(angle) for angle in angles for wave in (torch.sin, torch.cos)], dim=1)
+
+
 class VisionTransformer(nn.Module):
     """A ViT classifier with timm's parameter names, so that timm's state dicts load as they are.
 
-    Pre-norm, learned position embeddings. The defaults are the small-data ViT of Lee et al. 2021
-    (arXiv 2112.13492) for 32x32 images.
+    Pre-norm. Width, depth, heads and MLP ratio are by default those of the small-data ViT of Lee et al. 2021
+    (arXiv 2112.13492) for 32x32 images; the initialisation is theirs only with ``init="lee"``.
 
     Args:
         image_size: height and width in pixels, each a multiple of ``patch_size``.
@@ -92,6 +110,11 @@ class VisionTransformer(nn.Module):
         gate_pi_init: about what gates begin with, between 0 and 1: the logit of the last bias.
         gate_hidden: hidden features of a head's ``mlp``.
         patch_norm: a LayerNorm after the patch embedding.
+        init: ``timm``: truncated normal of 0.02 for positions and linear layers, class token near 0; ``lee``,
+            as in the code of Lee et al. 2021: positions and class token N(0, 1), linear layers and patch
+            embedding Xavier normal, queries, keys and values without bias.
+        pos_embed: ``learned``; ``sincos``, fixed sines and cosines of row and column (Chen et al. 2021, arXiv
+            2104.02057), 0 for the class token; or ``none``.
 
     Attributes:
         grid_size: rows and columns of patches.
@@ -100,6 +123,8 @@ class VisionTransformer(nn.Module):
     Raises:
         InputError: a size that does not divide, a value out of its range, or one for another attention.
     """
+
+    pos_embed: Tensor | None
 
     def __init__(
         self,
@@ -122,6 +147,8 @@ class VisionTransformer(nn.Module):
         gate_pi_init: float = 0.5,
         gate_hidden: int = 4,
         patch_norm: bool = False,
+        init: Init = "timm",
+        pos_embed: PosEmbed = "learned",
     ) -> None:
         super().__init__()
         height, breadth = image_size
@@ -145,6 +172,11 @@ class VisionTransformer(nn.Module):
             )
         if not 1 <= width * mlp_ratio <= LARGEST:
             raise InputError(f"mlp_ratio is {mlp_ratio}: it must give the MLP 1 to {LARGEST} hidden features")
+        for name, given, known in (("init", init, Init), ("pos_embed", pos_embed, PosEmbed)):
+            if given not in get_args(known):
+                raise InputError(f"{name} is {given!r}: it must be one of {', '.join(get_args(known))}")
+        if pos_embed == "sincos" and width % 4:
+            raise InputError(f"pos_embed is sincos and width is {width}: the width must be a multiple of 4")
 
         self.patch_size = (patch_size, patch_size)
         self.grid_size = (height // patch_size, breadth // patch_size)
@@ -153,11 +185,18 @@ class VisionTransformer(nn.Module):
 
         options: dict[str, Any] = {"gate": gate, "gate_pi_init": gate_pi_init, "gate_hidden": gate_hidden}
         options |= {"clip_gamma": clip_gamma, "clip_alpha": clip_alpha, "clip_zeta": clip_zeta}
-        make_attention = attention_maker(attention, width, heads, tokens, dropout, options)
+        make_attention = attention_maker(attention, width, heads, tokens, dropout, init == "timm", options)
 
         self.patch_embed = PatchEmbed(in_channels, patch_size, width, patch_norm)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width)) if pool == "token" else None
-        self.pos_embed = nn.Parameter(torch.zeros(1, tokens, width))
+        if pos_embed == "learned":
+            self.pos_embed = nn.Parameter(torch.zeros(1, tokens, width))
+        elif pos_embed == "sincos":  # not in the state dict: the sizes say what it is
+            positions = sincos_positions(self.grid_size, width)
+            prefix = positions.new_zeros(self.num_prefix_tokens, width)
+            self.register_buffer("pos_embed", torch.cat([prefix, positions])[None], persistent=False)
+        else:
+            self.pos_embed = None
         self.pos_drop = nn.Dropout(dropout)
         rates = torch.linspace(0, stochastic_depth, depth, device="cpu").tolist()
         blocks = [Block(width, make_attention(), mlp_ratio, dropout, rate) for rate in rates]
@@ -166,17 +205,28 @@ class VisionTransformer(nn.Module):
         self.norm = nn.LayerNorm(width, eps=1e-6) if pool == "token" else nn.Identity()
         self.fc_norm = nn.LayerNorm(width, eps=1e-6) if pool == "mean" else nn.Identity()
         self.head = nn.Linear(width, num_classes)
-        self._initialise()
+        self._initialise_timm() if init == "timm" else self._initialise_lee()
 
-    def _initialise(self) -> None:
-        """timm's default: truncated normal of 0.02 for linear layers and positions, zero biases."""
+    def _initialise_timm(self) -> None:
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
-        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        if isinstance(self.pos_embed, nn.Parameter):
+            nn.init.trunc_normal_(self.pos_embed, std=0.02)
         if self.cls_token is not None:
             nn.init.normal_(self.cls_token, std=1e-6)
+
+    def _initialise_lee(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                # Their patch embedding is a linear layer, of which this is the convolution.
+                nn.init.xavier_normal_(module.weight.flatten(1))
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        for parameter in (self.pos_embed, self.cls_token):
+            if isinstance(parameter, nn.Parameter):
+                nn.init.normal_(parameter)
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images (B, C, H, W) to logits (B, K)."""
@@ -184,6 +234,8 @@ class VisionTransformer(nn.Module):
         if self.cls_token is not None:
             # Not len(x), which torch.export would take for a constant.
             x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1)
-        x = self.norm(self.blocks(self.pos_drop(x + self.pos_embed)))
+        if self.pos_embed is not None:
+            x = x + self.pos_embed
+        x = self.norm(self.blocks(self.pos_drop(x)))
         pooled = x.mean(dim=1) if self.cls_token is None else x[:, 0]
         return self.head(self.fc_norm(pooled))

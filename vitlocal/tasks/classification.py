@@ -15,12 +15,12 @@ from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from vitlocal.errors import InputError
-from vitlocal.models import AttentionKind, GateKind, VisionTransformer
+from vitlocal.models import AttentionKind, GateKind, Init, PosEmbed, VisionTransformer
 from vitlocal.models.factory import OPTIONS
-from vitlocal.tasks.schedule import decay_groups, warmup_cosine
+from vitlocal.tasks.schedule import Schedule, decay_groups, warmup_then
 
 SHAPE = ("patch_size", "width", "depth", "heads", "mlp_ratio", "pool", "dropout", "stochastic_depth")
-ATTENTION = ("attention", *OPTIONS, "patch_norm")
+ATTENTION = ("attention", *OPTIONS, "patch_norm", "init", "pos_embed")
 UNKNOWN = -1  # the label of padding, by which processes get equally many images, and of unlabelled ones
 DATA_FACTS = ("image_size", "in_channels", "num_classes", "mean", "std")
 
@@ -43,7 +43,7 @@ class Classification(LightningModule):
         stochastic_depth: drop rate of the last layer's residual branches.
         lr: peak learning rate of AdamW.
         weight_decay: AdamW's, on matrices; norms, biases, positions and the class token have none.
-        warmup_epochs: epochs of linear warm-up before the cosine to 0.
+        warmup_epochs: epochs of linear warm-up before the schedule.
         compile: train through ``torch.compile``. Observed passes stay eager.
         attention: ``softmax``; ``clipped_softmax``, whose small weights are 0; or ``gated``, whose heads can
             close (both Bondarenko et al. 2023, arXiv 2306.12929).
@@ -55,6 +55,10 @@ class Classification(LightningModule):
         gate_pi_init: about what gates begin with, between 0 and 1: the logit of the last bias.
         gate_hidden: hidden features of a head's ``mlp``.
         patch_norm: a LayerNorm after the patch embedding.
+        init: ``timm`` (truncated normal of 0.02) or ``lee`` (positions and class token N(0, 1), linear layers
+            Xavier normal, queries, keys and values without bias: Lee et al. 2021, arXiv 2112.13492).
+        pos_embed: ``learned``, ``sincos`` (fixed) or ``none``.
+        schedule: after warm-up, ``cosine`` to 0 or ``constant``.
         image_size: height and width in pixels.
         in_channels: 1 for grey, 3 for colour.
         num_classes: number of classes.
@@ -92,6 +96,9 @@ class Classification(LightningModule):
         gate_pi_init: float = 0.5,
         gate_hidden: int = 4,
         patch_norm: bool = False,
+        init: Init = "timm",
+        pos_embed: PosEmbed = "learned",
+        schedule: Schedule = "cosine",
         image_size: tuple[int, int] | None = None,
         in_channels: int | None = None,
         num_classes: int | None = None,
@@ -217,7 +224,7 @@ class Classification(LightningModule):
         }
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """AdamW with warm-up and cosine, stepped with the optimiser."""
+        """AdamW with warm-up and the schedule, stepped with the optimiser."""
         groups = decay_groups(self.network, self.hparams["weight_decay"])
         # Lightning refuses to clip the gradients of a fused optimiser in mixed precision.
         fused = not self.trainer.gradient_clip_val
@@ -230,7 +237,8 @@ class Classification(LightningModule):
         if warmup_epochs > epochs:
             rank_zero_warn(f"the {warmup_epochs} warm-up epochs do not end within the {epochs} of training")
         warmup = round(total * warmup_epochs / epochs)
-        schedule = LambdaLR(optimizer, lambda step: warmup_cosine(step, warmup, total))
+        kind = self.hparams["schedule"]
+        schedule = LambdaLR(optimizer, lambda step: warmup_then(kind, step, warmup, total))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 

@@ -2,23 +2,30 @@
 
 import math
 from collections.abc import Iterable
+from typing import Literal
 
 from torch import nn
+
+Schedule = Literal["cosine", "constant"]
 
 UNDECAYED = ("pos_embed", "cls_token")
 
 
-def warmup_cosine(step: int, warmup_steps: int, total_steps: int) -> float:
+def warmup_then(schedule: Schedule, step: int, warmup_steps: int, total_steps: int) -> float:
     """Share of the peak learning rate at an optimiser step, from 0.
 
     Linear to the peak, reached at the last warm-up step, then half a cosine (Loshchilov and Hutter
-    2017) to 0 at ``total_steps``.
+    2017) to 0 at ``total_steps``, or constant.
 
-    >>> [round(warmup_cosine(step, 2, 6), 3) for step in range(7)]
+    >>> [round(warmup_then("cosine", step, 2, 6), 3) for step in range(7)]
     [0.5, 1.0, 1.0, 0.854, 0.5, 0.146, 0.0]
+    >>> [warmup_then("constant", step, 2, 6) for step in range(4)]
+    [0.5, 1.0, 1.0, 1.0]
     """
     if step < warmup_steps:
         return (step + 1) / warmup_steps
+    if schedule == "constant":
+        return 1.0
     progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
     return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
