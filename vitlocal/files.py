@@ -52,7 +52,8 @@ class EpochTable:
         """
         kept = [row for row in self._read() if int(row["epoch"]) < epoch]
         with atomic_path(self.path) as temporary, temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self.columns, restval="")
+            # A table begun by an earlier release may have fewer columns, or others.
+            writer = csv.DictWriter(file, self.columns, restval="", extrasaction="ignore")
             writer.writeheader()
             writer.writerows([*kept, *({"epoch": epoch, **row} for row in rows)])
 

@@ -23,6 +23,11 @@ def slow_statistics(attention, grid, prefix, unit, patch, class_token):
     centres = places(grid, patch if unit == "pixels" else (1, 1))
     rows = attention.double().tolist()
     found = {name: [] for name in heads.STATISTICS}
+    tiny = torch.finfo(attention.dtype).tiny
+
+    def logit(part, rest):
+        return math.log(max(part, tiny)) - math.log(max(rest, tiny))
+
     for i, centre in enumerate(centres):
         row = rows[prefix + i]
         keys = row[prefix:] if class_token == "drop" else row
@@ -30,12 +35,22 @@ def slow_statistics(attention, grid, prefix, unit, patch, class_token):
         weight, others = sum(keys), sum(keys[:own] + keys[own + 1 :])
         reach = sum(a * math.dist(centre, other) for a, other in zip(row[prefix:], centres, strict=True))
         reach /= scale(grid, unit)
+        near = sum(
+            a
+            for a, other in zip(row[prefix:], places(grid), strict=True)
+            if max(abs(x - y) for x, y in zip(places(grid)[i], other, strict=True)) <= 1
+        )
         found["mad_raw"].append(reach)
+        if sum(row) and prefix:
+            odds = logit(sum(row[:prefix]), sum(row[prefix:]))
+            found["class_log_odds"].append(odds - math.log(prefix / (len(row) - prefix)))
         found["class_mass"].append(sum(row[:prefix]))
         if weight:
             shares = [a / weight for a in keys if a]
             found["mad"].append(reach / weight)
             found["self_mass"].append(keys[own] / weight)
+            found["window_mass"].append(near / weight)
+            found["self_log_odds"].append(logit(keys[own], others) + math.log(len(keys) - 1))
             found["entropy"].append(-sum(a * math.log(a) for a in shares) / math.log(len(keys)))
         if others:
             found["mad_without_self"].append(reach / others)
@@ -80,7 +95,11 @@ def test_distances_in_each_unit():
 def test_identity_attention(unit):
     statistics = heads.head_statistics(torch.eye(12).expand(2, 3, 12, 12), (3, 4), 0, unit, (4, 4))
     for name, value in statistics.items():
-        assert value.tolist() == [[float(name == "self_mass")] * 3] * 2, name
+        if name == "self_log_odds":  # all of it on the own patch: 1 to the smallest number
+            expected = math.log(11) - math.log(torch.finfo(torch.float32).tiny)
+            assert value.flatten().tolist() == pytest.approx([expected] * 6)
+        else:
+            assert value.tolist() == [[float(name in ("self_mass", "window_mass"))] * 3] * 2, name
 
 
 @pytest.mark.parametrize(("unit", "step"), [("patches", 1), ("pixels", 6), ("grid", 1 / math.hypot(3, 4))])
@@ -128,6 +147,9 @@ def test_single_functions_against_loops(class_token):
         "entropy": heads.normalized_entropy(attention, **row),
         "self_mass": heads.self_mass(attention, **row),
         "class_mass": heads.class_token_mass(attention, prefix),
+        "window_mass": heads.window_mass(attention, grid, **row),
+        "self_log_odds": heads.self_log_odds(attention, **row),
+        "class_log_odds": heads.class_log_odds(attention, prefix),
     }
     slow = slow_statistics(attention[0, 0], grid, prefix, unit, patch, class_token)
     assert {name: value.item() for name, value in got.items()} == pytest.approx(slow, rel=1e-5)
@@ -188,14 +210,17 @@ def test_a_query_that_looks_nowhere_is_not_local():
 def test_a_weight_that_is_nan_is_seen():
     attention = torch.zeros(1, 1, 4, 4)
     attention[0, 0, 1] = torch.nan
-    assert all(heads.head_statistics(attention, (1, 3), 1)[name].isnan().all() for name in heads.STATISTICS)
+    assert all(value.isnan().all() for value in heads.head_statistics(attention, (1, 3), 1).values())
 
 
 def test_an_image_without_any_weight_on_patches_gives_0():
     attention = torch.zeros(1, 1, 3, 3)
     attention[..., 0] = 1  # all weight on the class token
     for name, value in heads.head_statistics(attention, (1, 2), 1).items():
-        assert value.item() == float(name == "class_mass"), name
+        if name == "class_log_odds":
+            assert value.item() == pytest.approx(math.log(2) - math.log(torch.finfo(torch.float32).tiny))
+        else:
+            assert value.item() == float(name == "class_mass"), name
 
 
 @pytest.mark.parametrize("prefix", [0, 1])
@@ -236,6 +261,33 @@ def test_autocast_does_not_reach_the_sums():
 def test_wrong_arguments_are_named(options, words):
     with pytest.raises(InputError, match=words):
         heads.mean_attention_distance(random_attention(1, 1, 4), **{"grid_size": (2, 2), **options})
+
+
+def test_log_odds_of_uniform_attention_are_0_and_of_the_papers_numbers_known():
+    """The paper's 0.008 on an 8x8 grid is about 98 % on the class token, or on the own patch: 7 to 8 nats."""
+    uniform = torch.full((1, 1, 65, 65), 1 / 65)
+    assert heads.self_log_odds(uniform, 1).item() == pytest.approx(0, abs=1e-6)
+    assert heads.self_log_odds(uniform, 1, "keep").item() == pytest.approx(0, abs=1e-6)
+    assert heads.class_log_odds(uniform, 1).item() == pytest.approx(0, abs=1e-6)
+    parked = torch.full((1, 1, 65, 65), 0.02 / 64)
+    parked[..., 0] = 0.98
+    assert heads.class_log_odds(parked, 1).item() == pytest.approx(math.log(49) + math.log(64), rel=1e-6)
+    assert heads.raw_mean_attention_distance(parked, (8, 8), 1).item() == pytest.approx(0.00836, abs=1e-5)
+    own = torch.full((1, 1, 64, 64), 0.02 / 63) + (0.98 - 0.02 / 63) * torch.eye(64)
+    assert heads.self_log_odds(own).item() == pytest.approx(math.log(49) + math.log(63), rel=1e-6)
+
+
+def test_log_odds_are_a_mean_of_logits_and_not_the_logit_of_a_mean():
+    attention = torch.tensor([[0.9, 0.1], [0.2, 0.8]])[None, None]
+    expected = (math.log(9) + math.log(4)) / 2
+    assert heads.self_log_odds(attention).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_uniform_attention_has_the_windows_share_of_the_grid():
+    # Of an 8x8 grid: 36 inner patches with 9 in the window, 24 on an edge with 6, 4 corners with 4.
+    uniform = torch.full((1, 1, 64, 64), 1 / 64)
+    expected = (36 * 9 + 24 * 6 + 4 * 4) / 64**2
+    assert heads.window_mass(uniform, (8, 8)).item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_wrong_shape_is_named():

@@ -100,7 +100,8 @@ def test_heads_csv_holds_what_the_heads_did(fit, tmp_path):
     snapshots = Snapshots(val.dataset.images)
     trainer = fit(LocalityMonitor(), snapshots, val=val)
     rows = read(tmp_path / "heads.csv")
-    header = "epoch,step,layer,head,mad,entropy,self_mass,mad_without_self,class_mass,mad_raw"
+    header = "epoch,step,layer,head,mad,entropy,self_mass,mad_without_self,class_mass,mad_raw,"
+    header += "window_mass,self_log_odds,class_log_odds"
     assert list(rows[0]) == header.split(",")
     places = [(row["epoch"], row["step"], row["layer"], row["head"]) for row in rows]
     assert places == [
@@ -318,6 +319,8 @@ def test_tensorboard(fit, make_trainer, module, tmp_path):
         }
         assert matching(charts[f"{name}: layer 1"], tags["scalars"]) == expected
         expected = {f"locality/{name}_min", f"locality/{name}_min_early", f"locality/{name}/uniform"}
+        if name == "mad":  # never without what the head of the minimum looks at
+            expected |= {"locality/self_mass_of_mad_min", "locality/class_mass_of_mad_min"}
         assert matching(charts[f"{name}: minimum"], tags["scalars"]) == expected
 
 

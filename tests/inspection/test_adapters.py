@@ -56,7 +56,7 @@ def check(subject, images, expected):
     for layer, theirs in zip(observation.compute(), expected, strict=True):
         means = head_statistics(theirs.double(), subject.grid_size, subject.num_prefix_tokens)
         for name, values in means.items():
-            assert layer[name] == pytest.approx(values.mean(0).tolist(), abs=1e-5)
+            assert layer[name] == pytest.approx(values.mean(0).tolist(), abs=1e-5, rel=1e-5)
 
 
 @pytest.mark.parametrize(

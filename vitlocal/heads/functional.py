@@ -32,7 +32,17 @@ Unit = Literal["grid", "patches", "pixels"]
 ClassToken = Literal["drop", "keep"]
 GridSize = tuple[int, int]
 
-STATISTICS = ("mad", "entropy", "self_mass", "mad_without_self", "class_mass", "mad_raw")
+STATISTICS = (
+    "mad",
+    "entropy",
+    "self_mass",
+    "mad_without_self",
+    "class_mass",
+    "mad_raw",
+    "window_mass",
+    "self_log_odds",
+    "class_log_odds",
+)
 
 
 def pairwise_distances(
@@ -186,6 +196,34 @@ def class_token_mass(attention: Tensor, num_prefix_tokens: int = 0) -> Tensor:
     return _row_sums(attention, num_prefix_tokens, "drop").prefix.mean(0)
 
 
+def window_mass(
+    attention: Tensor, grid_size: GridSize, num_prefix_tokens: int = 0, class_token: ClassToken = "drop"
+) -> Tensor:
+    """Weight of a row within one step of the query's own patch, diagonal steps and itself included, (B, H).
+
+    Arguments as in :func:`mean_attention_distance`.
+    """
+    sums = _row_sums(attention, num_prefix_tokens, class_token, grid_size)
+    return _mean(_ratio(sums.window, sums.weight), sums.weight)
+
+
+def self_log_odds(attention: Tensor, num_prefix_tokens: int = 0, class_token: ClassToken = "drop") -> Tensor:
+    """Log-odds of the weight on the query's own patch over those of uniform attention, in nats, (B, H).
+
+    The mean over rows of logit(a_ii) - logit(1 / K), K the number of keys that count: 0 for uniform
+    attention, 8 where 98 % are on the own patch of 64. A weight of exactly 0 counts as the smallest normal
+    number, 1.2e-38 in float32. 0 where there is a single key. Arguments as in :func:`normalized_entropy`.
+    """
+    sums = _row_sums(attention, num_prefix_tokens, class_token)
+    return _mean(_self_log_odds(sums), sums.weight)
+
+
+def class_log_odds(attention: Tensor, num_prefix_tokens: int = 0) -> Tensor:
+    """The same of the weight on the prefix tokens, among all tokens, (B, H); 0 where there are none."""
+    sums = _row_sums(attention, num_prefix_tokens, "drop")
+    return _mean(_class_log_odds(sums, num_prefix_tokens), sums.total)
+
+
 def head_statistics(
     attention: Tensor,
     grid_size: GridSize,
@@ -211,10 +249,14 @@ def head_statistics(
         "mad_without_self": _ratio(sums.reach, sums.others),
         "class_mass": sums.prefix,
         "mad_raw": sums.reach,
+        "window_mass": _ratio(sums.window, weight),
+        "self_log_odds": _self_log_odds(sums),
+        "class_log_odds": _class_log_odds(sums, num_prefix_tokens),
     }
     # Of each statistic, the weights without which a row has none. At once: small operations add up.
     every = weight.new_ones(()).expand_as(weight)
     counted = {"mad_without_self": sums.others, "class_mass": every, "mad_raw": every}
+    counted["class_log_odds"] = sums.total
     whole = torch.stack([counted.get(name, weight) for name in STATISTICS], dim=1)
     means = _mean(torch.stack([rows[name] for name in STATISTICS], dim=1), whole)
     return dict(zip(STATISTICS, means, strict=True))
@@ -244,20 +286,31 @@ class _RowSums(NamedTuple):
 
     Attributes:
         reach: sum_j a_ij |p_i - p_j|.
-        others: weight on the keys that count, without the query's own patch.
+        window: weight within one step of the query's own patch, itself included.
+        other_patches: weight on the other patches.
         own: weight on the query's own patch, a_ii.
         prefix: weight on the prefix tokens.
+        others: weight on the keys that count, without the query's own patch.
+        keys: number of keys that count.
     """
 
     reach: Tensor
-    others: Tensor
+    window: Tensor
+    other_patches: Tensor
     own: Tensor
     prefix: Tensor
+    others: Tensor
+    keys: int
 
     @property
     def weight(self) -> Tensor:
         """Weight on the keys that count."""
         return self.others + self.own
+
+    @property
+    def total(self) -> Tensor:
+        """Weight on all tokens."""
+        return self.other_patches + self.own + self.prefix
 
 
 def _row_sums(
@@ -287,35 +340,39 @@ def _row_sums(
     terms = _terms(
         tuple(grid_size),
         num_prefix_tokens,
-        class_token,
         unit,
         None if patch_size is None else tuple(patch_size),
         attention.device,
         attention.dtype,
     )
-    # For each query, the terms times its rows in all images and heads: (P, 4, B H).
+    # For each query, the terms times its rows in all images and heads: (P, 5, B H).
     rows = attention.flatten(0, 1)[:, num_prefix_tokens:].permute(1, 2, 0)
     with exact_products(attention.device):
         sums = torch.bmm(terms, rows)
-    return _RowSums(*sums.unflatten(2, attention.shape[:2]).unbind(1))
+    reach, window, patches, own, prefix = sums.unflatten(2, attention.shape[:2]).unbind(1)
+    kept = class_token == "keep"
+    others = patches + prefix if kept else patches
+    keys = tokens if kept else tokens - num_prefix_tokens
+    return _RowSums(reach, window, patches, own, prefix, others, keys)
 
 
 @lru_cache(maxsize=8)
 def _terms(
     grid_size: GridSize,
     num_prefix_tokens: int,
-    class_token: ClassToken,
     unit: Unit,
     patch_size: tuple[int, int] | None,
     device: torch.device,
     dtype: torch.dtype,
 ) -> Tensor:
-    """For each query and key, what the key's weight counts in each of ``_RowSums``: (P, 4, N)."""
+    """For each query and key, what the key's weight counts in the first five of ``_RowSums``: (P, 5, N)."""
     with torch.inference_mode(False), torch.no_grad():  # kept, so it must do in training too
         distances = pairwise_distances(grid_size, unit, patch_size, device=device, dtype=dtype)
         own = torch.eye(len(distances), device=device, dtype=dtype)
-        patches = torch.stack([distances, 1 - own, own, torch.zeros_like(own)], dim=1)
-        prefix = patches.new_tensor([0, class_token == "keep", 0, 1])[:, None]
+        steps = pairwise_distances(grid_size, "patches", device=device, dtype=dtype)
+        window = (steps < 1.5).to(dtype)  # a diagonal step is 1.41
+        patches = torch.stack([distances, window, 1 - own, own, torch.zeros_like(own)], dim=1)
+        prefix = patches.new_tensor([0, 0, 0, 0, 1])[:, None]
         return torch.cat([prefix.expand(len(patches), -1, num_prefix_tokens), patches], dim=2)
 
 
@@ -336,6 +393,23 @@ def _entropy(attention: Tensor, num_prefix_tokens: int, class_token: ClassToken,
     # Rounding may leave less than nothing of one-hot rows, and ln 0 of those without weight.
     entropy = (_positive(weight).log() - expected).clamp_(min=0)
     return entropy / math.log(max(terms.shape[-1], 2))
+
+
+def _log_odds(part: Tensor, rest: Tensor, uniform: float) -> Tensor:
+    """ln(part / rest) - ln(uniform), 0 where there is neither; from the sums, since 1 - part rounds."""
+    odds = _positive(part).log() - _positive(rest).log() - math.log(uniform)
+    return odds.masked_fill_(part + rest == 0, 0)
+
+
+def _self_log_odds(sums: _RowSums) -> Tensor:
+    return _log_odds(sums.own, sums.others, 1 / (sums.keys - 1)) if sums.keys > 1 else sums.others * 0
+
+
+def _class_log_odds(sums: _RowSums, num_prefix_tokens: int) -> Tensor:
+    if num_prefix_tokens == 0:
+        return sums.prefix * 0  # not new zeros: a weight that is NaN has to be seen
+    patches = sums.other_patches + sums.own
+    return _log_odds(sums.prefix, patches, num_prefix_tokens / len(patches))
 
 
 def _mean(values: Tensor, weight: Tensor) -> Tensor:

@@ -168,6 +168,79 @@ class SelfMass(_RowMean):
     statistic = staticmethod(functional.self_mass)
 
 
+class WindowMass(ImageMean):
+    """Weight within one step of the query's own patch, (H,).
+
+    >>> metric = WindowMass(num_heads=1, grid_size=(1, 3))
+    >>> metric.update(torch.full((2, 1, 3, 3), 1 / 3))
+    >>> round(metric.compute().item(), 3)
+    0.778
+    """
+
+    def __init__(
+        self,
+        num_heads: int,
+        grid_size: GridSize,
+        num_prefix_tokens: int = 0,
+        class_token: ClassToken = "drop",
+        **kwargs: Any,
+    ) -> None:
+        options: dict[str, Any] = {"grid_size": grid_size, "num_prefix_tokens": num_prefix_tokens}
+        options["class_token"] = class_token
+        super().__init__((num_heads,), partial(functional.window_mass, **options), **kwargs)
+
+
+class SelfLogOdds(_RowMean):
+    """Log-odds of the weight on the query's own patch over those of uniform attention, in nats, (H,).
+
+    >>> metric = SelfLogOdds(num_heads=1)
+    >>> metric.update(torch.tensor([[[[0.9, 0.1], [0.5, 0.5]]]]))
+    >>> round(metric.compute().item(), 3)
+    1.099
+    """
+
+    statistic = staticmethod(functional.self_log_odds)
+
+
+class ClassLogOdds(ImageMean):
+    """Log-odds of the weight on the class token over those of uniform attention, in nats, (H,).
+
+    >>> metric = ClassLogOdds(num_heads=1, num_prefix_tokens=1)
+    >>> metric.update(torch.full((2, 1, 5, 5), 0.2))
+    >>> round(abs(metric.compute().item()), 3)
+    0.0
+    """
+
+    def __init__(self, num_heads: int, num_prefix_tokens: int = 0, **kwargs: Any) -> None:
+        function = partial(functional.class_log_odds, num_prefix_tokens=num_prefix_tokens)
+        super().__init__((num_heads,), function, **kwargs)
+
+
+class PositionOnly(ImageMean):
+    """What a head would attend to by position alone: queries and keys averaged over images at each position.
+
+    It is updated with the output of an attention module's layer ``qkv``, (B, N, 3 D), instead of weights.
+
+    Args:
+        attention: the module, with ``qkv`` and ``weights``; see :func:`vitlocal.heads.find_attention`.
+        num_tokens: N.
+        options: as of :class:`HeadStatistics`.
+    """
+
+    def __init__(self, attention: Any, num_tokens: int, **options: Any) -> None:
+        super().__init__(
+            (num_tokens, attention.qkv.out_features), lambda qkv: qkv.float().sum(0, keepdim=True)
+        )
+        # Not a submodule, whose weights would move and be saved with the metric.
+        self._weights, self._options = attention.weights, options
+
+    def compute(self) -> dict[str, Tensor]:
+        """``position_mad`` and ``position_self_mass``, (H,) over the images of all processes."""
+        qkv = super().compute().float()[None]
+        found = functional.head_statistics(self._weights(qkv), **self._options)
+        return {f"position_{name}": found[name][0] for name in ("mad", "self_mass")}
+
+
 class ClassTokenMass(ImageMean):
     """Weight that patch queries put on the class token, (H,).
 
@@ -192,8 +265,8 @@ class HeadStatistics(_GridMean):
 
     >>> metric = HeadStatistics(num_heads=1, grid_size=(2, 2))
     >>> metric.update(torch.eye(4)[None, None])
-    >>> {name: value.item() for name, value in metric.compute().items() if value}
-    {'self_mass': 1.0}
+    >>> {name: value.item() for name, value in metric.compute().items() if name.endswith("mass")}
+    {'self_mass': 1.0, 'class_mass': 0.0, 'window_mass': 1.0}
     """
 
     statistic = staticmethod(_stacked_statistics)

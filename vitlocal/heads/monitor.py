@@ -11,7 +11,7 @@ from vitlocal.errors import InputError
 from vitlocal.heads import summary, tensorboard
 from vitlocal.heads.functional import ClassToken, Unit
 from vitlocal.heads.observation import Observation
-from vitlocal.heads.observer import NetworkObserver, Rows
+from vitlocal.heads.observer import Batch, NetworkObserver, Rows
 from vitlocal.heads.summary import LayerStatistics
 
 
@@ -32,7 +32,9 @@ class LocalityMonitor(NetworkObserver):
             as a key at distance 0.
         before_training: Observe the untrained network too.
         maps: Number of images whose attention maps are drawn, in TensorBoard only; 0 for none.
-        seed: Which images ``max_images`` chooses.
+        seed: Which images ``max_images`` chooses, and where the boxes of ``mixed_images`` are.
+        mixed_images: Number of images that are also observed with CutMix's boxes pasted into them, to
+            measure attention across the boxes' borders; the same in all conditions. 0 for none.
 
     Raises:
         InputError: A value is out of its range, or there are no attention modules to observe.
@@ -51,6 +53,7 @@ class LocalityMonitor(NetworkObserver):
         before_training: bool = True,
         maps: int = 2,
         seed: int = 0,
+        mixed_images: int = 0,
     ) -> None:
         super().__init__(every_n_epochs, max_images, before_training, seed)
         if unit not in get_args(Unit):
@@ -59,6 +62,9 @@ class LocalityMonitor(NetworkObserver):
             raise InputError(f"locality.class_token is {class_token!r}: it must be drop or keep")
         if maps < 0:
             raise InputError(f"locality.maps is {maps}: it must not be negative")
+        if mixed_images < 0:
+            raise InputError(f"locality.mixed_images is {mixed_images}: it must not be negative")
+        self.mixed_images = mixed_images
         self.unit: Unit = unit
         self.class_token: ClassToken = class_token
         self.maps = maps
@@ -68,13 +74,22 @@ class LocalityMonitor(NetworkObserver):
         self, pl_module: LightningModule, chosen: Sequence[Tensor] | None, drawing: bool
     ) -> Observation:
         maps = self.maps if drawing else 0
-        return Observation(pl_module, pl_module.device, self.unit, self.class_token, chosen, maps)
+        processes = pl_module.trainer.world_size
+        mixed = -(-self.mixed_images // processes)
+        return Observation(
+            pl_module, pl_module.device, self.unit, self.class_token, chosen, maps, mixed, self.seed
+        )
+
+    def _beside(
+        self, observation: Observation, pl_module: LightningModule, batch: Batch, place: tuple[int, int]
+    ) -> None:
+        observation.mixed(batch["image"], pl_module, *place)
 
     def _tables(self, layers: list[LayerStatistics], step: int) -> dict[str, tuple[Sequence[str], Rows]]:
-        return {"heads": (summary.COLUMNS, summary.rows(layers, step))}
+        return {"heads": (summary.columns(layers), summary.rows(layers, step))}
 
     def _scalars(self, layers: list[LayerStatistics], observation: Observation) -> dict[str, float]:
-        return summary.scalars(layers, observation.uniform)
+        return summary.scalars(layers, observation.uniform, self.unit)
 
     def _draw(
         self, logger: TensorBoardLogger, layers: list[LayerStatistics], observation: Observation, step: int

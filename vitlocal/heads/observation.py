@@ -1,6 +1,7 @@
 """One observation: every head's statistics over the images of one pass through a data set."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
@@ -8,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vitlocal.heads.border import BorderMass, mixed_images, pasted_share
 from vitlocal.heads.figures import AttentionMaps, centre_patch
 from vitlocal.heads.functional import ClassToken, Unit, uniform_mad
-from vitlocal.heads.metrics import HeadStatistics
+from vitlocal.heads.metrics import HeadStatistics, PositionOnly
 from vitlocal.heads.observe import find_attention, find_network, observe
 from vitlocal.heads.summary import LayerStatistics
 
@@ -33,6 +35,8 @@ class Observation:
         class_token: prefix tokens as keys.
         chosen: for each loader, the ``batch["index"]`` of the images to observe; None for all.
         maps: images whose attention maps are kept.
+        mixed: images whose attention across pasted borders is measured in each process; 0 for none.
+        seed: of those borders.
 
     Attributes:
         uniform: of the statistics shown head by head, the value of uniform attention.
@@ -50,6 +54,8 @@ class Observation:
         class_token: ClassToken = "drop",
         chosen: Sequence[Tensor] | None = None,
         maps: int = 0,
+        mixed: int = 0,
+        seed: int = 0,
     ) -> None:
         network: Any = find_network(module)
         self.chosen = None if chosen is None else [indices.to(device) for indices in chosen]
@@ -64,10 +70,19 @@ class Observation:
             "class_token": class_token,
         }
         self.uniform = {"mad": uniform_mad(**options), "entropy": 1.0}
-        self._metrics = [
-            HeadStatistics(attention.num_heads, **options) for _, attention in find_attention(network)
+        attention = [module for _, module in find_attention(network)]
+        self._metrics = [HeadStatistics(module.num_heads, **options) for module in attention]
+        patches = math.prod(network.grid_size)
+        tokens = network.num_prefix_tokens + patches
+        self._positions = [
+            PositionOnly(module, tokens, **options) if hasattr(module, "weights") else None
+            for module in attention
         ]
-        for metric in self._metrics:
+        self._borders = [
+            BorderMass(module.num_heads, patches, network.num_prefix_tokens) for module in attention if mixed
+        ]
+        self._mixed_left, self._seed = mixed, seed
+        for metric in (*self._metrics, *filter(None, self._positions), *self._borders):
             if device.type == "mps":  # which has no float64
                 metric.set_dtype(torch.float32)
             metric.to(device)
@@ -92,7 +107,9 @@ class Observation:
             if len(images):
                 everything = len(images) == len(batch["image"])
                 updates = [metric.update for metric in self._metrics]
-                stack.enter_context(observe(self._network, updates, None if everything else images))
+                of_qkv = [metric and metric.update for metric in self._positions]
+                among = None if everything else images
+                stack.enter_context(observe(self._network, updates, among, projected=of_qkv))
             if len(drawn):
                 keep = [partial(self._keep_centre, kept) for kept in centres]
                 stack.enter_context(observe(self._network, keep, drawn))
@@ -102,11 +119,45 @@ class Observation:
             for position, image in enumerate(batch["image"][drawn].cpu()):
                 self.maps.append(AttentionMaps(image, [layer[position] for layer in layers]))
 
+    def mixed(self, images: Tensor, run: Callable[[Tensor], object], *place: int) -> None:
+        """Run the network on images with pasted boxes, until enough were observed.
+
+        Args:
+            images: of a batch, (B, C, H, W).
+            run: runs the network on images.
+            place: the batch's loader and number, which its boxes depend on.
+        """
+        images = images[: self._mixed_left]
+        if not len(images):
+            return
+        self._mixed_left -= len(images)
+        mixed, mask = mixed_images(images, self._seed, *place)
+        pasted = pasted_share(mask, self._network.grid_size)
+
+        def update(metric: BorderMass) -> Callable[[Tensor], None]:
+            done = 0
+
+            def chunk(attention: Tensor) -> None:
+                nonlocal done
+                metric.update(attention, pasted[done : done + len(attention)])
+                done += len(attention)
+
+            return chunk
+
+        with observe(self._network, [update(metric) for metric in self._borders]):
+            run(mixed)
+
     def compute(self) -> list[LayerStatistics]:
         """Statistics of each layer over the images of all processes; call it in all of them."""
-        return [
-            {name: values.tolist() for name, values in metric.compute().items()} for metric in self._metrics
-        ]
+        layers = []
+        for number, metric in enumerate(self._metrics):
+            found, position = metric.compute(), self._positions[number]
+            if position is not None:
+                found |= position.compute()
+            if self._borders:
+                found |= self._borders[number].compute()
+            layers.append({name: values.tolist() for name, values in found.items()})
+        return layers
 
     def _keep_centre(self, kept: list[Tensor], probabilities: Tensor) -> None:
         """Keep the centre patch's attention to every patch, (B, H, rows, columns)."""

@@ -60,6 +60,7 @@ def observe(
     consumers: Sequence[Callable[[Tensor], object]],
     images: Tensor | None = None,
     chunk_elements: int = CHUNK_ELEMENTS,
+    projected: Sequence[Callable[[Tensor], object] | None] | None = None,
 ) -> Iterator[None]:
     """Within the block, pass each attention layer's probabilities to that layer's consumer.
 
@@ -72,19 +73,26 @@ def observe(
             (B', H, N, N), for instance ``HeadStatistics.update``.
         images: which images of a batch, as positions (int64) or a mask (bool); None for all.
         chunk_elements: most elements of probabilities at a time, or one image's if that is more.
+        projected: for each attention layer, what gets the output of its ``qkv``, if anything does.
     """
     if images is not None and images.dtype == torch.bool:
         images = images.nonzero().squeeze(1)  # once, not in every layer: the number of images syncs
     with ExitStack() as hooks:
-        for (_, module), consumer in zip(find_attention(network), consumers, strict=True):
-            hook = _hook(module, consumer, images, chunk_elements)
+        found = find_attention(network)
+        beside = [None] * len(found) if projected is None else projected
+        for (_, module), consumer, of_qkv in zip(found, consumers, beside, strict=True):
+            hook = _hook(module, consumer, images, chunk_elements, of_qkv)
             watched = module.qkv if hasattr(module, "weights") else module
             hooks.callback(watched.register_forward_hook(hook).remove)
         yield
 
 
 def _hook(
-    attention: Any, consumer: Callable[[Tensor], object], images: Tensor | None, chunk_elements: int
+    attention: Any,
+    consumer: Callable[[Tensor], object],
+    images: Tensor | None,
+    chunk_elements: int,
+    of_qkv: Callable[[Tensor], object] | None,
 ) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
     """A forward hook for ``attention.qkv`` or, where there are no ``weights``, for ``attention`` itself."""
 
@@ -97,6 +105,8 @@ def _hook(
         source = source if images is None else source[images]
         elements = attention.num_heads * source.shape[1] ** 2
         with torch.no_grad():
+            if of_qkv is not None and len(source):
+                of_qkv(source)
             for chunk in source.split(max(1, chunk_elements // elements)) if len(source) else ():
                 probabilities = weights(chunk)
                 with exact_products(source.device):

@@ -90,10 +90,11 @@ class NetworkObserver(Callback):
             loaders = CombinedLoader(trainer.val_dataloaders, "sequential")
             loaders.limits = trainer.num_val_batches
             observation = self._observe(trainer, pl_module)
-            for batch, _, loader in iter(loaders):
+            for batch, number, loader in iter(loaders):
                 batch = trainer.strategy.batch_to_device(batch, dataloader_idx=loader)
                 with observation.batch(batch, loader):
                     pl_module(batch["image"])
+                self._beside(observation, pl_module, batch, (loader, number))
         values = self._write(trainer, observation, epoch=0, step=0)
         for logger in trainer.loggers:
             logger.log_metrics(values, step=0)
@@ -117,9 +118,20 @@ class NetworkObserver(Callback):
         if self._observation is not None:
             self._hooks.enter_context(self._observation.batch(batch, dataloader_idx))
 
-    def on_validation_batch_end(self, *args: Any, **kwargs: Any) -> None:
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
         """Take the hooks off."""
         self._hooks.close()
+        if self._observation is not None:
+            with trainer.precision_plugin.forward_context():
+                self._beside(self._observation, pl_module, batch, (dataloader_idx, batch_idx))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log and write what was observed."""
@@ -160,9 +172,17 @@ class NetworkObserver(Callback):
         """As in validation."""
         self.on_validation_batch_start(trainer, pl_module, batch, batch_idx, dataloader_idx)
 
-    def on_test_batch_end(self, *args: Any, **kwargs: Any) -> None:
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
         """As in validation."""
-        self.on_validation_batch_end()
+        self.on_validation_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """As in validation."""
@@ -246,6 +266,11 @@ class NetworkObserver(Callback):
             chosen: for each loader, the ``batch["index"]`` of the images to observe; None for all.
             drawing: whether figures will be drawn.
         """
+
+    def _beside(
+        self, observation: Any, pl_module: LightningModule, batch: Batch, place: tuple[int, int]
+    ) -> None:
+        """Observe what the batch's own pass does not show; the place is its loader and number."""
 
     @abstractmethod
     def _tables(self, layers: Any, step: int) -> dict[str, tuple[Sequence[str], Rows]]:

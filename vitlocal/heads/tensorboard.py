@@ -29,9 +29,10 @@ def write_layout(logger: TensorBoardLogger, depth: int) -> None:
 def _charts(name: str, depth: int) -> dict[str, list[object]]:
     # The page takes tags for regular expressions, matched from the tag's start.
     uniform = f"locality/{name}/uniform$"
-    charts: dict[str, list[object]] = {
-        f"{name}: minimum": ["Multiline", [f"locality/{name}_min(_early)?$", uniform]]
-    }
+    least = [f"locality/{name}_min(_early)?$", uniform]
+    if name == "mad":
+        least.append("locality/(self|class)_mass_of_mad_min$")
+    charts: dict[str, list[object]] = {f"{name}: minimum": ["Multiline", least]}
     for layer in range(depth):
         heads = rf"locality/{name}/layer_{layer}/head_\d+$"
         charts[f"{name}: layer {layer}"] = ["Multiline", [heads, uniform]]
