@@ -43,6 +43,7 @@ def study(
     seeds: list[int] | None = None,
     fit: str = "",
     then: str = "",
+    seeds_of: dict[str, list[int]] | None = None,
     small: bool = False,
     output: Path | None = None,
     dry_run: bool = False,
@@ -66,6 +67,7 @@ def study(
         seeds: Of the runs. Left out, 0, 1 and 2; small, 0.
         fit: What it has in all cells.
         then: Another command line for each finished run, such as 'quantize --ckpt_path={run}'.
+        seeds_of: Those of the seeds that some conditions have, by label. The others have all of them.
         small: On the embedded digits for a few epochs, instead of the data sets.
         output: Folder to write to. Left out, lightning_logs/study-NAME, with -small at its end if it is.
         dry_run: Only list the cells, and how long those that are left will take.
@@ -92,7 +94,7 @@ def study(
     folder = output or Path("lightning_logs") / f"study-{label}"
     chosen = seeds if seeds is not None else [0] if small else [0, 1, 2]
     used = plan.SMALL if small else data
-    every = plan.cells(folder, used, conditions, chosen, fit, then)
+    every = plan.cells(folder, used, conditions, chosen, fit, then, seeds_of)
     if cell is not None and not 0 <= cell < len(every):
         raise InputError(f"cell is {cell}: the study has cells 0 to {len(every) - 1}")
     states = [cells.state(one) for one in every]

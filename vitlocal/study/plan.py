@@ -64,6 +64,7 @@ def cells(
     seeds: Sequence[int],
     fit: str = "",
     then: str = "",
+    seeds_of: Mapping[str, Sequence[int]] | None = None,
 ) -> list[Cell]:
     """The cells of a study, by data set, seed and condition, each checked as ``fit`` itself would.
 
@@ -76,6 +77,7 @@ def cells(
         seeds: of the runs.
         fit: words for all cells.
         then: words of another command for each run, with ``{run}`` for its folder.
+        seeds_of: for some conditions, those of the seeds that they have; the others have all.
 
     Raises:
         InputError: nothing is given, a label can't be a folder's name, a seed comes twice, words are no
@@ -95,6 +97,11 @@ def cells(
             )
     if len(set(seeds)) < len(seeds):
         raise InputError(f"seeds is {list(seeds)}: give each once")
+    fewer = seeds_of or {}
+    if unknown := [condition for condition in fewer if condition not in conditions]:
+        raise InputError(
+            f"seeds_of has {unknown[0]!r}, which is no condition: give one of {', '.join(conditions)}"
+        )
     return [
         _cell(
             folder, one, condition, seed, _words(f"{data[one]} {conditions[condition]} {fit}"), _words(then)
@@ -102,6 +109,7 @@ def cells(
         for one in data
         for seed in seeds
         for condition in conditions
+        if seed in fewer.get(condition, seeds)
     ]
 
 
