@@ -98,22 +98,28 @@ def shipped_study(name):
     return yaml.safe_load(config_files.find(name).read_text())
 
 
-STUDIES = ["ablation.yaml", "protocols.yaml", "dose.yaml", "why.yaml", "nothing.yaml"]
+VARIED = {
+    "ablation.yaml": ("protocol.",),
+    "protocols.yaml": ("protocol.",),
+    "dose.yaml": ("protocol.",),
+    "why.yaml": ("protocol.",),
+    "nothing.yaml": ("protocol.", "model.attention"),
+    "sink.yaml": ("protocol.mixing", "model.init", "model.pool"),
+}
 
 
-@pytest.mark.parametrize("name", STUDIES)
+@pytest.mark.parametrize("name", VARIED)
 @pytest.mark.parametrize("small", [False, True])
-def test_shipped_studies_differ_in_the_protocol_alone(tmp_path, name, small):
+def test_shipped_studies_differ_in_what_they_ask_about_alone(tmp_path, name, small):
     study = shipped_study(name)
     data = plan.SMALL if small else study["data"]
-    varied = ("protocol.", "model.attention") if name == "nothing.yaml" else ("protocol.",)
     made = plan.cells(tmp_path, data, study["conditions"], [0], study.get("fit", ""), study.get("then", ""))
     for label in data:
         of_data = [cell for cell in made if cell.data == label]
         assert len({cell.fingerprint for cell in of_data}) == len(of_data)
         for cell in of_data:
             differ = {key for key, value in cell.settings.items() if of_data[0].settings.get(key) != value}
-            assert all(key.startswith(varied) for key in differ)
+            assert all(key.startswith(VARIED[name]) for key in differ)
 
 
 def test_the_ablation_is_the_whole_factorial(tmp_path):
@@ -126,3 +132,21 @@ def test_the_ablation_is_the_whole_factorial(tmp_path):
             {k: v for k, v in cell.settings.items() if k.startswith(f"protocol.{part}")} for cell in made
         ]
         assert len({str(sorted(value.items())) for value in values}) == 2
+
+
+def test_conditions_that_are_one_run_are_refused(tmp_path):
+    """Such as where a protocol's file comes after what it undoes."""
+    conditions = {"baseline": "", "cutmix": "--protocol.mixing=CutMix"}
+    with pytest.raises(InputError, match="the conditions baseline and cutmix are the same run on digits"):
+        plan.cells(tmp_path, DIGITS, conditions, [0], "--config baseline.yaml")
+
+
+def test_some_conditions_have_fewer_seeds(tmp_path):
+    made = plan.cells(tmp_path, DIGITS, CONDITIONS, [0, 1], seeds_of={"modern": [1]})
+    assert [cell.name for cell in made] == [
+        "digits/baseline/seed_0",
+        "digits/baseline/seed_1",
+        "digits/modern/seed_1",
+    ]
+    with pytest.raises(InputError, match="seeds_of has 'moderm', which is no condition"):
+        plan.cells(tmp_path, DIGITS, CONDITIONS, [0], seeds_of={"moderm": [0]})

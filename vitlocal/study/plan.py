@@ -102,7 +102,7 @@ def cells(
         raise InputError(
             f"seeds_of has {unknown[0]!r}, which is no condition: give one of {', '.join(conditions)}"
         )
-    return [
+    every = [
         _cell(
             folder, one, condition, seed, _words(f"{data[one]} {conditions[condition]} {fit}"), _words(then)
         )
@@ -111,6 +111,16 @@ def cells(
         for condition in conditions
         if seed in fewer.get(condition, seeds)
     ]
+    seen: dict[tuple[str, int, str], Cell] = {}
+    for cell in every:
+        key = (cell.data, cell.seed, cell.fingerprint)
+        if twin := seen.get(key):
+            raise InputError(
+                f"the conditions {twin.condition} and {cell.condition} are the same run on {cell.data}: "
+                "write each --config before what it would undo, or leave one out"
+            )
+        seen[key] = cell
+    return every
 
 
 def is_label(text: str) -> bool:
