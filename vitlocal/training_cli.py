@@ -25,7 +25,7 @@ from vitlocal.files import remove_leftovers
 from vitlocal.heads import LocalityMonitor, OutlierMonitor
 from vitlocal.parsers import ConfigFile, Sentences
 from vitlocal.protocol import Protocol
-from vitlocal.tasks import Classification, EpochMetrics, FiniteLoss, PredictionWriter
+from vitlocal.tasks import Classification, EpochMetrics, FiniteLoss, InitialWeights, PredictionWriter
 from vitlocal.tasks.classification import DATA_FACTS
 
 DIGITS_NOTE = "vitlocal: on the embedded digits; --config cifar100.yaml gives the paper's CIFAR-100"
@@ -138,6 +138,11 @@ class TrainingCLI(LightningCLI):
             "--outliers", type=OutlierMonitor | None, default=None, help="OutlierMonitor switches it on"
         )
         self._add_optional_callback(parser, ModelCheckpoint, "checkpoint", RunCheckpoint)
+        if "fit" in self.subcommands():
+            about = "Begin with the weights of this checkpoint, or of the last one in this run's folder."
+            parser.add_argument("--init_from", type=str | None, default=None, help=about)
+            about = "With init_from: take over the state of its optimiser too."
+            parser.add_argument("--init_optimizer", type=bool, default=False, help=about)
 
     @staticmethod
     def _add_optional_callback(
@@ -244,7 +249,10 @@ class TrainingCLI(LightningCLI):
         """A trainer with the protocol's callbacks, writing into the run's own folder."""
         assert self.subcommand is not None
         config = self.config_init[self.subcommand]
+        init_from = config.get("init_from")
         self.trainer_defaults["callbacks"] = [
+            # Before what observes the untrained network.
+            *([InitialWeights(init_from, config.init_optimizer)] if init_from else []),
             *config.protocol.callbacks(),
             *(one for one in (config.locality, config.outliers, config.checkpoint) if one is not None),
             FiniteLoss(),

@@ -61,6 +61,28 @@ def test_a_study_killed_half_way_ends_as_if_it_had_not_been(study, tmp_path, cap
     assert not list(tmp_path.rglob("version_1"))
 
 
+def test_a_study_with_a_trunk_parts_from_its_end(study, tmp_path, capsys):
+    (tmp_path / "tiny.yaml").write_text(
+        yaml.safe_dump(STUDY | {"trunk": "--config baseline.yaml"}, sort_keys=False)
+    )
+    main([*study, "--workers=2"])
+    results = tmp_path / "lightning_logs" / "study-tiny" / "results"
+    table = pd.read_csv(results / "heads.csv")
+    assert set(table["condition"]) == {"modern", "baseline"}
+    (trunk,) = tmp_path.glob(
+        "lightning_logs/study-tiny/cells/digits/trunk/seed_0/lightning_logs/*/*/heads.csv"
+    )
+    ended = pd.read_csv(trunk).query("epoch == 3").drop(columns=["epoch", "step"])
+    for _, begun in table.query("epoch == 0").groupby("run"):
+        values = begun[ended.columns].reset_index(drop=True)
+        pd.testing.assert_frame_equal(values, ended.reset_index(drop=True))
+    main(["compare", str(results.parent), "--output=compared"])
+    assert pd.read_csv("compared/runs.csv")["condition"].tolist() == ["modern", "baseline"]
+    with pytest.raises(SystemExit):
+        main([*study, "--engine=slurm"])
+    assert "engine is slurm but the study has a trunk" in capsys.readouterr().err
+
+
 @pytest.fixture
 def quick(study, tmp_path, monkeypatch):
     """The same with cells that take no time."""

@@ -105,6 +105,7 @@ VARIED = {
     "why.yaml": ("protocol.",),
     "nothing.yaml": ("protocol.", "model.attention"),
     "sink.yaml": ("protocol.mixing", "model.init", "model.pool"),
+    "fork.yaml": ("protocol.mixing",),
 }
 
 
@@ -139,6 +140,18 @@ def test_conditions_that_are_one_run_are_refused(tmp_path):
     conditions = {"baseline": "", "cutmix": "--protocol.mixing=CutMix"}
     with pytest.raises(InputError, match="the conditions baseline and cutmix are the same run on digits"):
         plan.cells(tmp_path, DIGITS, conditions, [0], "--config baseline.yaml")
+
+
+def test_conditions_begin_with_their_trunk(tmp_path):
+    made = plan.cells(tmp_path, DIGITS, CONDITIONS, [0, 1], trunk="--config baseline.yaml --model.depth=2")
+    assert [cell.condition for cell in made] == 2 * ["trunk", "baseline", "modern"]
+    assert [cell.trunk for cell in made] == [None, made[0], made[0], None, made[3], made[3]]
+    assert plan.stages(made) == [[made[0], made[3]], [made[1], made[2], made[4], made[5]]]
+    other = plan.cells(tmp_path, DIGITS, CONDITIONS, [0], trunk="--config baseline.yaml --model.depth=3")
+    plain = plan.cells(tmp_path, DIGITS, CONDITIONS, [0])
+    assert len({cells[-1].fingerprint for cells in (made, other, plain)}) == 3
+    with pytest.raises(InputError, match="a condition is called trunk"):
+        plan.cells(tmp_path, DIGITS, {"trunk": ""}, [0], trunk="--config baseline.yaml")
 
 
 def test_some_conditions_have_fewer_seeds(tmp_path):

@@ -23,7 +23,7 @@ from vitlocal import __version__, checkpoints, runs
 from vitlocal.errors import InputError
 from vitlocal.files import atomic_path
 from vitlocal.study.plan import Cell
-from vitlocal.study.settings import absent, flat
+from vitlocal.study.settings import TRUNK, absent, flat
 
 Status = Literal["to do", "running", "interrupted", "failed", "done"]
 
@@ -101,7 +101,9 @@ def run(cell: Cell, environment: Mapping[str, str], stop: threading.Event) -> No
         with _lock(cell) as descriptor:
             if descriptor is not None:
                 before = _state(cell)
-                if before.status != "done":
+                if cell.trunk is not None and state(cell.trunk).status != "done":
+                    write_failure(cell, f"{cell.trunk.name}, with which it begins, is not done")
+                elif before.status != "done":
                     _train(cell, before.seconds, environment, stop, descriptor)
                 return
         stop.wait(POLL)
@@ -125,6 +127,8 @@ def _train(
     }
     _write(cell, record | {"status": "running", "seconds": seconds})
     where = [f"--trainer.default_root_dir={cell.folder}", "--trainer.enable_progress_bar=false"]
+    if cell.trunk is not None:
+        where += [f"--init_from={newest_run(cell.trunk)}", "--init_optimizer=true"]
     resume = ["--ckpt_path=last"] if _has_checkpoint(cell) else []
     log = cell.folder / "log.txt"
     with log.open("ab") as output:
@@ -231,7 +235,7 @@ def _difference(cell: Cell) -> str:
         theirs = flat(yaml.safe_load((newest / "config.yaml").read_text(encoding="utf-8")))
     except (AssertionError, OSError, ValueError, AttributeError, yaml.YAMLError):
         return ""
-    ours = cell.settings
+    ours = {name: value for name, value in cell.settings.items() if name != TRUNK}
     names = sorted(name for name in {*theirs, *ours} if theirs.get(name) != ours.get(name))
     given = [(name, *(each.get(name, absent(name)) for each in (theirs, ours))) for name in names[:2]]
     shown = [f"{name} is {there} there and {here} here" for name, there, here in given]

@@ -15,6 +15,7 @@ from vitlocal.errors import InputError
 from vitlocal.files import atomic_path
 from vitlocal.study import cells, local, plan, ray_cluster, slurm
 from vitlocal.study.progress import Progress, listing
+from vitlocal.study.settings import TRUNK
 
 Engine = Literal["local", "ray", "slurm"]
 
@@ -43,6 +44,7 @@ def study(
     seeds: list[int] | None = None,
     fit: str = "",
     then: str = "",
+    trunk: str | None = None,
     seeds_of: dict[str, list[int]] | None = None,
     small: bool = False,
     output: Path | None = None,
@@ -67,6 +69,8 @@ def study(
         seeds: Of the runs. Left out, 0, 1 and 2; small, 0.
         fit: What it has in all cells.
         then: Another command line for each finished run, such as 'quantize --ckpt_path={run}'.
+        trunk: What it has in a run that comes before the others of a seed, and with whose weights and
+            optimiser these begin.
         seeds_of: Those of the seeds that some conditions have, by label. The others have all of them.
         small: On the embedded digits for a few epochs, instead of the data sets.
         output: Folder to write to. Left out, lightning_logs/study-NAME, with -small at its end if it is.
@@ -94,9 +98,11 @@ def study(
     folder = output or Path("lightning_logs") / f"study-{label}"
     chosen = seeds if seeds is not None else [0] if small else [0, 1, 2]
     used = plan.SMALL if small else data
-    every = plan.cells(folder, used, conditions, chosen, fit, then, seeds_of)
+    every = plan.cells(folder, used, conditions, chosen, fit, then, seeds_of, trunk)
     if cell is not None and not 0 <= cell < len(every):
         raise InputError(f"cell is {cell}: the study has cells 0 to {len(every) - 1}")
+    if trunk is not None and engine != "local":
+        raise InputError(f"engine is {engine} but the study has a trunk, which has to come first: give local")
     states = [cells.state(one) for one in every]
     todo = [number for number, now in enumerate(states) if now.status != "done"]
     if dry_run:
@@ -112,7 +118,8 @@ def study(
         if engine == "ray":
             ray_cluster.run(running, folder, address, cpus, gpus, shown.update)
         else:
-            local.run(running, workers, shown.update)
+            for stage in plan.stages(running):
+                local.run(stage, workers, shown.update)
     if cell is None:
         _write_results(every, folder, label)
     _complain(running)
@@ -129,6 +136,8 @@ def _write_results(every: Sequence[plan.Cell], folder: Path, label: str) -> None
 
     loaded = []
     for cell in every:
+        if cell.condition == TRUNK:
+            continue
         run = cells.newest_run(cell)
         if run and (run / "metrics.csv").is_file():
             try:

@@ -16,7 +16,7 @@ import yaml
 
 from vitlocal import cli
 from vitlocal.errors import InputError
-from vitlocal.study.settings import flat
+from vitlocal.study.settings import TRUNK, flat
 
 SMALL = {"digits": "--config=digits.yaml --trainer.max_epochs=20"}
 """What ``--small`` puts in the place of the data sets: minutes on a CPU."""
@@ -39,6 +39,7 @@ class Cell:
         fingerprint: of its resolved configuration, without what has no effect on the result.
         settings: that configuration, by dotted name.
         epochs: how many it is to have.
+        trunk: the cell with whose weights and optimiser this one begins; None: it begins anew.
     """
 
     data: str
@@ -50,6 +51,7 @@ class Cell:
     fingerprint: str
     settings: Mapping[str, str] = field(repr=False, compare=False)  # the fingerprint tells
     epochs: int
+    trunk: "Cell | None" = None
 
     @property
     def name(self) -> str:
@@ -65,6 +67,7 @@ def cells(
     fit: str = "",
     then: str = "",
     seeds_of: Mapping[str, Sequence[int]] | None = None,
+    trunk: str | None = None,
 ) -> list[Cell]:
     """The cells of a study, by data set, seed and condition, each checked as ``fit`` itself would.
 
@@ -78,6 +81,8 @@ def cells(
         fit: words for all cells.
         then: words of another command for each run, with ``{run}`` for its folder.
         seeds_of: for some conditions, those of the seeds that they have; the others have all.
+        trunk: words of a run that comes before all conditions of a seed, and with whose weights and optimiser
+            they begin. It is a cell too, the first of its seed, and no condition.
 
     Raises:
         InputError: nothing is given, a label can't be a folder's name, a seed comes twice, words are no
@@ -102,15 +107,21 @@ def cells(
         raise InputError(
             f"seeds_of has {unknown[0]!r}, which is no condition: give one of {', '.join(conditions)}"
         )
-    every = [
-        _cell(
-            folder, one, condition, seed, _words(f"{data[one]} {conditions[condition]} {fit}"), _words(then)
+    if trunk is not None and TRUNK in conditions:
+        raise InputError(
+            f"a condition is called {TRUNK}, as the run that comes before all: give another label"
         )
-        for one in data
-        for seed in seeds
-        for condition in conditions
-        if seed in fewer.get(condition, seeds)
-    ]
+    every = []
+    for one in data:
+        for seed in seeds:
+            first = None
+            if trunk is not None:
+                first = _cell(folder, one, TRUNK, seed, _words(f"{data[one]} {trunk} {fit}"), [])
+                every.append(first)
+            for condition, words in conditions.items():
+                if seed in fewer.get(condition, seeds):
+                    whole = _words(f"{data[one]} {words} {fit}")
+                    every.append(_cell(folder, one, condition, seed, whole, _words(then), first))
     seen: dict[tuple[str, int, str], Cell] = {}
     for cell in every:
         key = (cell.data, cell.seed, cell.fingerprint)
@@ -128,7 +139,21 @@ def is_label(text: str) -> bool:
     return re.fullmatch(r"[\w+=-]([\w+=., -]*[\w+=-])?", text) is not None
 
 
-def _cell(folder: Path, data: str, condition: str, seed: int, words: list[str], then: list[str]) -> Cell:
+def stages(every: Sequence[Cell]) -> list[list[Cell]]:
+    """The cells that begin anew, then those that begin where one of the first ended."""
+    first, second = ([cell for cell in every if (cell.trunk is None) == anew] for anew in (True, False))
+    return [stage for stage in (first, second) if stage]
+
+
+def _cell(
+    folder: Path,
+    data: str,
+    condition: str,
+    seed: int,
+    words: list[str],
+    then: list[str],
+    trunk: Cell | None = None,
+) -> Cell:
     words = [*words, f"--seed_everything={seed}"]
     where = f"cell {data}/{condition}/seed_{seed}"
     config = _resolved(where, words)
@@ -140,6 +165,8 @@ def _cell(folder: Path, data: str, condition: str, seed: int, words: list[str], 
     if config["ckpt_path"] is not None:
         raise InputError(f"{where}: ckpt_path is given: a study resumes its cells itself; leave it out")
     settings = flat(config)
+    if trunk is not None:
+        settings[TRUNK] = trunk.fingerprint
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
     return Cell(
         data=data,
@@ -151,6 +178,7 @@ def _cell(folder: Path, data: str, condition: str, seed: int, words: list[str], 
         fingerprint=digest[:16],
         settings=settings,
         epochs=epochs,
+        trunk=trunk,
     )
 
 

@@ -21,7 +21,7 @@ from vitlocal.errors import InputError
 from vitlocal.heads.functional import STATISTICS, uniform_mad
 from vitlocal.heads.outliers import HEAD_STATISTICS
 from vitlocal.study import quantized
-from vitlocal.study.settings import absent, flat
+from vitlocal.study.settings import TRUNK, absent, flat
 
 FACTORS = ("photometric", "cutmix", "label_smoothing")
 OUTLIER_STATISTICS = ("block_inf_norm", "block_kurtosis", "block_outliers")
@@ -294,6 +294,8 @@ def _search(folder: Path) -> list[Run]:
         except InputError as error:
             _tell(f"left out: {error}")
             continue
+        if _cell(version) and run.condition == TRUNK:
+            continue  # what the conditions begin with, and none itself
         newest[version.parents[2] if _cell(version) else version] = run
     place = {condition: number for number, condition in enumerate(_conditions(folder))}
     return sorted(newest.values(), key=lambda run: place.get(run.condition, len(place)))

@@ -7,6 +7,9 @@ from typing import Any
 
 from vitlocal.tasks import Classification
 
+TRUNK = "trunk"
+"""The label of the run from which the conditions of a study part."""
+
 # Settings that change where, how fast or how safely a run goes, not what its heads do.
 _WITHOUT_EFFECT = {
     "seed_everything",
@@ -21,13 +24,17 @@ _WITHOUT_EFFECT = {
 }
 
 
+# Settings of fit that came later, and what every run before them had.
+_BEFORE = {"init_from": "null", "init_optimizer": "false", "locality.mixed_images": "0"}
+
+
 def flat(config: Mapping[str, Any]) -> dict[str, str]:
     """Settings by dotted name as JSON, without ``init_args``, the seed and what has no effect.
 
     A key of the model that has its default value is left out, so that a run made before there was such a
-    key is the same as one made after.
+    key is the same as one made after; so are the few others that came later.
     """
-    defaults = {
+    defaults = _BEFORE | {
         f"model.{name}": json.dumps(parameter.default)
         for name, parameter in inspect.signature(Classification).parameters.items()
     }
