@@ -20,7 +20,7 @@ def test_compare_writes_every_file(tmp_path, capsys):
     figures = {
         f"figures/{data}-{name}.{kind}"
         for data in ("digits", "a_b_0")
-        for name in (*names, "heads_by_layer")
+        for name in (*names, "log_odds_by_epoch", "heads_by_layer")
         for kind in ("png", "svg")
     }
     assert written == figures | {"runs.csv", "heads.csv", "summary.md", "index.html"}

@@ -9,8 +9,9 @@ from matplotlib.colors import to_rgb
 
 from tests.study.fake import ABLATION, write_study
 from vitlocal.heads.figures import REFERENCE_COLOUR
-from vitlocal.study.figures import COLOURS, draw, styles
+from vitlocal.study.figures import draw
 from vitlocal.study.results import find_runs, heads_table, runs_table
+from vitlocal.study.style import COLOURS, styles
 
 PATCHES = np.array(list(itertools.product(range(8), repeat=2)))
 UNIFORM = np.linalg.norm(PATCHES[:, None] - PATCHES, axis=-1).mean() / np.hypot(7, 7)  # over all pairs
@@ -63,7 +64,8 @@ def points(axes):
 
 def test_there_is_every_figure_with_its_words(drawn):
     assert list(drawn) == [
-        "mad_by_depth", "entropy_by_depth", "mad_min_by_epoch", "effects", "entropy_by_mad", "heads_by_layer"
+        "mad_by_depth", "entropy_by_depth", "mad_min_by_epoch", "effects",
+        "log_odds_by_epoch", "entropy_by_mad", "heads_by_layer",
     ]  # fmt: skip
     assert all(each.shows and each.limits for each in drawn.values())
 

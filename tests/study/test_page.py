@@ -92,7 +92,7 @@ def test_names_from_outside_are_text(reader):
 def test_the_page_says_what_was_found(reader):
     text = " ".join(" ".join(reader.text).split())
     assert text.count("holds") >= 4 and "Effects of the components" in text
-    assert text.count("It shows:") == text.count("It doesn't show:") == 6 + 6 + 5  # no effects of one run
+    assert text.count("It shows:") == text.count("It doesn't show:") == 7 + 7 + 6  # no effects of one run
     assert "python -m vitlocal fit --seed_everything=2" in text
 
 

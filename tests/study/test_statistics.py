@@ -6,7 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from vitlocal.study.statistics import conditions_table, effects, gap, layers_table, over_heads, over_seeds
+from vitlocal.study.statistics import (
+    MEASURES,
+    conditions_table,
+    effects,
+    gap,
+    layers_table,
+    over_heads,
+    over_seeds,
+)
 
 # Student's t, 97.5 %, from printed tables: by degrees of freedom
 T = {1: 12.706, 2: 4.303, 3: 3.182, 9: 2.262, 17: 2.110}
@@ -156,10 +164,10 @@ def test_gap_names_the_conditions_at_its_edges():
 
 def test_tables_keep_data_sets_and_conditions_apart():
     rows = pd.concat([table(factorial(), noise=0).assign(data=data) for data in "ab"])
-    for name in ("mad_min_early", "mad_mean_early", "entropy_mean_early", "self_mass_mean", "acc1"):
+    for name in set(MEASURES) - {"mad_min"}:
         rows[name] = rows["mad_min"] * (1 + (rows["data"] == "b"))
     summary = conditions_table(rows).set_index(["data", "condition", "measure"])
-    assert len(summary) == 2 * 8 * 6
+    assert len(summary) == 2 * 8 * len(MEASURES)
     assert summary.loc[("b", "010", "acc1"), "mean"] == pytest.approx(0.2)
     assert summary.loc[("a", "010", "acc1"), "mean"] == pytest.approx(0.1)
 
@@ -176,3 +184,34 @@ def test_layers_table_is_of_each_runs_last_epoch():
     mad = layers_table(heads).set_index(["layer", "statistic"])
     assert mad.loc[(1, "mad"), "mean"] == pytest.approx(np.mean([101, 101.5, 211, 211.5]))
     assert mad.loc[(0, "mad"), "count"] == 4
+
+
+def test_intervals_of_shares_stay_within_0_and_1():
+    """The interval of 0.95 and 1.0 was [0.850, 1.055] once."""
+    few = over_seeds([0.9, 0.98], share=True)
+    logits = [np.log(x / (1 - x)) for x in (0.9, 0.98)]
+    half = 12.7062 * abs(logits[1] - logits[0]) / 2
+    ends = [1 / (1 + np.exp(-(np.mean(logits) + sign * half))) for sign in (-1, 1)]
+    assert (few.low, few.high) == pytest.approx(ends, rel=1e-4)
+    assert few.mean == pytest.approx(0.94)
+    touching = over_seeds([0.95, 1.0], share=True)
+    assert 0 <= touching.low < touching.high == 1
+    assert over_seeds([0.0, 0.0], share=True).high == 0
+    rows = table(factorial(), noise=0.3)
+    for name in set(MEASURES) - {"mad_min"}:
+        rows[name] = np.linspace(0.9, 0.999, len(rows))
+    summary = conditions_table(rows).set_index("measure").loc[["acc1", "self_mass_mean"]]
+    assert (summary["high"] <= 1).all() and (summary["low"] >= 0).all()
+
+
+def test_the_gap_can_hold_in_one_definition_and_not_in_the_other():
+    """A sink: renormalised the heads are as broad with CutMix as without, raw they are near 0."""
+    rows = [
+        {"data": "d", "condition": condition, "cutmix": condition == "cutmix", "mad_min": 0.3 + noise}
+        | {"mad_raw_min": (0.01 if condition == "cutmix" else 0.29) + noise}
+        for condition in ("baseline", "cutmix")
+        for noise in (0.0, 0.001, 0.002)
+    ]
+    rows = pd.DataFrame(rows)
+    assert gap(rows, "mad_raw_min").verdict == "holds"
+    assert gap(rows, "mad_min").verdict == "undecided"

@@ -58,7 +58,7 @@ def write_results(runs: Sequence[Run], output: Path, title: str) -> None:
         InputError: there are no runs, they measured distances differently, or ``output`` can't be written.
     """
     # pandas, scipy, statsmodels and matplotlib take seconds: not before they are needed.
-    from vitlocal.study import figures, page, results, tables
+    from vitlocal.study import figures, page, pairs, results, tables
 
     if not runs:
         raise InputError("there are no runs to compare: run some first")
@@ -72,7 +72,8 @@ def write_results(runs: Sequence[Run], output: Path, title: str) -> None:
     for data, table in every.groupby("data", sort=False):
         counted = table[table["finished"]] if table["finished"].any() else table
         of_data = heads[heads["data"] == data]
-        reports.append(tables.report(table, counted, of_data))
+        compared = pairs.pairs([run for run in runs if run.data == data])
+        reports.append(tables.report(table, counted, of_data, compared))
         drawn[str(data)] = figures.draw(table, counted, of_data, unit)
     commands = tables.commands(runs)
     written: dict[str, bytes] = {

@@ -1,103 +1,32 @@
-"""Figures of a study, one set a data set, in one style.
+"""Figures of a study, one set a data set."""
 
-A condition has a colour, a marker and, for CutMix, a filled marker and a solid line; so it can be told
-without seeing colours. Text and axes are drawn in ``INK``, which a page may put its own colour for.
-"""
-
-import textwrap
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from io import BytesIO
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from vitlocal.heads.figures import COLOUR_MAP, REFERENCE_COLOUR
-from vitlocal.study.results import early, last_epoch
+from vitlocal.study.results import LOG_ODDS, early, last_epoch
 from vitlocal.study.statistics import MEASURES, OPTIONAL_MEASURES, effects
+from vitlocal.study.style import (
+    COLOURS,
+    INK,
+    Drawn,
+    Style,
+    drawn_in_style,
+    legend,
+    panels,
+    reference_line,
+    styles,
+    wrapped,
+)
 
-# Okabe and Ito's palette without the reference's vermilion, black and yellow, which a dark or a light page
-# swallows; brown, violet and khaki in their place.
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#8C5A2B", "#7A3DFF", "#AAAA55")
-MARKERS = "os^DvPXph"
-INK = "#121314"
 EFFECTS = ("mad_min", "mad_min_early", "entropy_mean_early", "acc1")
 AGAINST_MAD = ("inf_norm_max", "kurtosis_mean", "outlier_count", "do_nothing_mean", "update_mean")
 LOST = {"acc1_w8a8": "accuracy lost in simulated W8A8", "acc1_int8": "accuracy lost in int8"}
-
-
-@dataclass(frozen=True)
-class Style:
-    """How a condition is drawn."""
-
-    colour: str
-    marker: str
-    filled: bool
-
-    def line(self) -> dict[str, Any]:
-        """Of a line with markers."""
-        return self.dots() | {"linestyle": "-" if self.filled else (0, (4, 2)), "linewidth": 1.6}
-
-    def dots(self) -> dict[str, Any]:
-        """Of markers alone."""
-        face = self.colour if self.filled else "none"
-        return {
-            "color": self.colour,
-            "marker": self.marker,
-            "linestyle": "none",
-            "markersize": 4.5,
-            "markerfacecolor": face,
-            "markeredgewidth": 0.9,
-        }
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """A figure with its words.
-
-    Attributes:
-        name: of its files.
-        title: what it is.
-        shows: what can be read from it.
-        limits: what can't.
-        figure: the drawing.
-    """
-
-    name: str
-    title: str
-    shows: str
-    limits: str
-    figure: Figure
-
-    def png(self) -> bytes:
-        """As a PNG file on white."""
-        return self._saved("png", dpi=150, facecolor="white")
-
-    def svg(self, transparent: bool = False) -> bytes:
-        """As an SVG file, always the same one from the same numbers; text stays text."""
-        metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        return self._saved("svg", metadata=metadata, transparent=transparent)
-
-    def _saved(self, kind: str, **options: Any) -> bytes:
-        file = BytesIO()
-        with _style(self.name):
-            self.figure.savefig(file, format=kind, **options)
-        return file.getvalue()
-
-
-def styles(table: pd.DataFrame) -> dict[str, Style]:
-    """The style of every condition in ``runs.csv``, in the order they come."""
-    cutmix = table.groupby("condition", sort=False)["cutmix"].any()
-    return {
-        str(condition): Style(COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)], bool(filled))
-        for index, (condition, filled) in enumerate(cutmix.items())
-    }
 
 
 def draw(table: pd.DataFrame, counted: pd.DataFrame, heads: pd.DataFrame, unit: str) -> list[Drawn]:
@@ -116,7 +45,7 @@ def draw(table: pd.DataFrame, counted: pd.DataFrame, heads: pd.DataFrame, unit: 
     uniform = float(known[0]) if len(known) and np.allclose(known, known[0]) else None
     ends = last_epoch(heads[heads["run"].isin(counted["run"])])
     mad = "MAD" if unit == "grid" else f"MAD ({unit})"
-    with _style("study"):
+    with drawn_in_style("study"):
         drawn = [
             Drawn(
                 "mad_by_depth",
@@ -160,7 +89,20 @@ def draw(table: pd.DataFrame, counted: pd.DataFrame, heads: pd.DataFrame, unit: 
                 _maps(ends, list(look), mad, uniform),
             ),
         ]
-        if panels := _against_mad(counted):
+        if set(LOG_ODDS) <= {*heads}:
+            drawn.insert(
+                3,
+                Drawn(
+                    "log_odds_by_epoch",
+                    "Log-odds of self mass and of class mass in training",
+                    "In nats, the largest of any head, mean over seeds; 0 is uniform attention. MAD hardly "
+                    "moves below 3; a head with a MAD of 0.008 has 7 to 8. Bands reach from the lowest seed "
+                    "to the highest; epoch 0 is the network before training.",
+                    "Which head it is, perhaps another one at each epoch. Bands are ranges, not intervals.",
+                    _log_odds_by_epoch(heads, every),
+                ),
+            )
+        if measured := _against_mad(counted):
             drawn.append(
                 Drawn(
                     "outliers_by_mad",
@@ -169,7 +111,7 @@ def draw(table: pd.DataFrame, counted: pd.DataFrame, heads: pd.DataFrame, unit: 
                     "epoch, or the accuracy that its best checkpoint loses in 8 bits, against the mean MAD "
                     "of the early third of its layers at the last epoch.",
                     "Whether one brings about the other. And with few runs, a slope may be chance.",
-                    _outliers_by_mad(counted, look, panels, mad),
+                    _outliers_by_mad(counted, look, measured, mad),
                 )
             )
         figure = _effects(counted)
@@ -187,47 +129,6 @@ def draw(table: pd.DataFrame, counted: pd.DataFrame, heads: pd.DataFrame, unit: 
     return drawn
 
 
-@contextmanager
-def _style(salt: str) -> Iterator[None]:
-    ink = (
-        "text.color",
-        "axes.edgecolor",
-        "axes.labelcolor",
-        "xtick.color",
-        "ytick.color",
-        "legend.labelcolor",
-    )
-    settings: Any = dict.fromkeys(ink, INK) | {
-        "svg.hashsalt": salt,
-        "svg.fonttype": "none",
-        "text.parse_math": False,  # a name with dollar signs is no formula
-        "font.size": 10,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.titlesize": 10,
-        "legend.frameon": False,
-    }
-    with matplotlib.rc_context(settings):
-        yield
-
-
-def _legend(figure: Figure, look: dict[str, Style], reference: str | None = "uniform attention") -> None:
-    """Below the axes, in as many columns as long names leave room for."""
-    handles = [Line2D([], [], label=name, **style.line()) for name, style in look.items()]
-    if reference:
-        handles.append(Line2D([], [], color=REFERENCE_COLOUR, linestyle=":", linewidth=1.6, label=reference))
-    widest = max(len(str(handle.get_label())) for handle in handles) + 7
-    columns = max(1, min(5, int(14 * figure.get_figwidth() / widest)))
-    figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize="small")
-    # Room for its rows, so that the axes keep their size.
-    figure.set_figheight(figure.get_figheight() + 0.2 * -(-len(handles) // columns))
-
-
-def _reference(axes: Axes, value: float | None) -> None:
-    if value is not None:
-        axes.axhline(value, color=REFERENCE_COLOUR, linestyle=":", linewidth=1.6, zorder=1)
-
-
 def _by_depth(
     ends: pd.DataFrame, look: dict[str, Style], name: str, label: str, uniform: float | None
 ) -> Figure:
@@ -242,35 +143,58 @@ def _by_depth(
         axes.plot(means.index + aside, means, **style.line() | {"marker": "none"})
     for edge in range(1, depth):
         axes.axvline(edge - 0.5, color=INK, alpha=0.12, linewidth=0.8, zorder=0)
-    _reference(axes, uniform)
+    reference_line(axes, uniform)
     axes.set(xlabel="layer", ylabel=label, xticks=range(depth), xlim=(-0.5, depth - 0.5))
     axes.set_ylim(0, 1.05 * max(uniform or 0, ends[name].max()) or 1)
     axes.tick_params(axis="x", length=0)
-    _legend(figure, look, "uniform attention" if uniform is not None else None)
+    legend(figure, look, "uniform attention" if uniform is not None else None)
     return figure
 
 
 def _by_epoch(heads: pd.DataFrame, look: dict[str, Style], label: str, uniform: float | None) -> Figure:
     figure = Figure(figsize=(9, 3.8), layout="constrained")
     parts = {"all heads": heads, "heads of the early third": early(heads)}
-    for axes, (title, rows) in zip(_row(figure, 2), parts.items(), strict=True):
-        least = rows.groupby(["condition", "run", "epoch"])["mad"].min().reset_index()
-        for index, (condition, style) in enumerate(look.items()):
-            seeds = least[least["condition"] == condition].groupby("epoch")["mad"]
-            mean = seeds.mean()
-            axes.fill_between(
-                mean.index, seeds.min(), seeds.max(), color=style.colour, alpha=0.16, linewidth=0
-            )
-            # A marker now and then, not at the same epochs for all.
-            every = max(1, len(mean) // 6)
-            axes.plot(mean.index, mean, **style.line(), markevery=(index % every, every))
-        _reference(axes, uniform)
-        axes.set(title=title, xlabel="epochs of training")
-        axes.locator_params(axis="x", integer=True)
-        axes.set_ylim(0, 1.05 * max(uniform or 0, least["mad"].max()) or 1)
+    for axes, (title, rows) in zip(panels(figure, 2), parts.items(), strict=True):
+        least = rows.groupby(["condition", "run", "epoch"])["mad"].min().reset_index(name="value")
+        _curves(axes, least, look)
+        reference_line(axes, uniform)
+        axes.set_title(title)
+        axes.set_ylim(0, 1.05 * max(uniform or 0, least["value"].max()) or 1)
     figure.axes[0].set_ylabel(label)
-    _legend(figure, look, "uniform attention" if uniform is not None else None)
+    legend(figure, look, "uniform attention" if uniform is not None else None)
     return figure
+
+
+def _log_odds_by_epoch(heads: pd.DataFrame, look: dict[str, Style]) -> Figure:
+    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    titles = ("own patch", "class token")
+    for axes, title, name in zip(panels(figure, 2), titles, LOG_ODDS, strict=True):
+        greatest = heads.groupby(["condition", "run", "epoch"])[name].max().reset_index(name="value")
+        _curves(axes, greatest, look)
+        reference_line(axes, 0.0)
+        axes.set_title(title)
+    figure.axes[0].set_ylabel("log-odds over uniform (nats)")
+    legend(figure, look)
+    return figure
+
+
+def _curves(axes: Axes, of_runs: pd.DataFrame, look: dict[str, Style]) -> None:
+    """Of each condition the mean over seeds by epoch, and the band of its seeds.
+
+    Args:
+        axes: where to draw.
+        of_runs: condition, run, epoch and value.
+        look: the style of each condition.
+    """
+    for index, (condition, style) in enumerate(look.items()):
+        seeds = of_runs[of_runs["condition"] == condition].groupby("epoch")["value"]
+        mean = seeds.mean()
+        axes.fill_between(mean.index, seeds.min(), seeds.max(), color=style.colour, alpha=0.16, linewidth=0)
+        # A marker now and then, not at the same epochs for all.
+        every = max(1, len(mean) // 6)
+        axes.plot(mean.index, mean, **style.line(), markevery=(index % every, every))
+    axes.set_xlabel("epochs of training")
+    axes.locator_params(axis="x", integer=True)
 
 
 def _entropy_by_mad(ends: pd.DataFrame, look: dict[str, Style], label: str, uniform: float | None) -> Figure:
@@ -280,12 +204,12 @@ def _entropy_by_mad(ends: pd.DataFrame, look: dict[str, Style], label: str, unif
         rows = ends[ends["condition"] == condition]
         axes.plot(rows["mad"], rows["entropy"], **style.dots(), alpha=0.6)
     if uniform is not None:
-        _reference(axes, 1.0)
+        reference_line(axes, 1.0)
         axes.axvline(uniform, color=REFERENCE_COLOUR, linestyle=":", linewidth=1.6, zorder=1)
         axes.plot([uniform], [1.0], "x", color=REFERENCE_COLOUR, markersize=9, markeredgewidth=2.5, zorder=5)
     axes.set(xlabel=label, ylabel="normalised entropy", ylim=(0, 1.05))
     axes.set_xlim(0, 1.05 * max(uniform or 0, ends["mad"].max()) or 1)
-    _legend(figure, look, "uniform attention" if uniform is not None else None)
+    legend(figure, look, "uniform attention" if uniform is not None else None)
     return figure
 
 
@@ -299,24 +223,24 @@ def _against_mad(table: pd.DataFrame) -> dict[str, pd.Series]:
 
 
 def _outliers_by_mad(
-    table: pd.DataFrame, look: dict[str, Style], panels: Mapping[str, pd.Series], label: str
+    table: pd.DataFrame, look: dict[str, Style], measured: Mapping[str, pd.Series], label: str
 ) -> Figure:
     """A panel a measure, with a marker a run."""
-    columns = min(4, len(panels))
-    rows = -(-len(panels) // columns)
+    columns = min(4, len(measured))
+    rows = -(-len(measured) // columns)
     figure = Figure(figsize=(max(4.5, 2.4 * columns), 0.8 + 2.4 * rows), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False)
-    for axes, (title, values) in zip(grid.flat, panels.items(), strict=False):
+    for axes, (title, values) in zip(grid.flat, measured.items(), strict=False):
         for condition, style in look.items():
             chosen = table["condition"] == condition
             axes.plot(table["mad_mean_early"][chosen], values[chosen], **style.dots())
-        axes.set_title(_wrapped(title))
+        axes.set_title(wrapped(title))
         axes.locator_params(axis="x", nbins=4)
         axes.margins(0.1)
-    for axes in grid.flat[len(panels) :]:
+    for axes in grid.flat[len(measured) :]:
         axes.remove()
     figure.supxlabel(f"mean {label}, early third", fontsize=10)
-    _legend(figure, look, None)
+    legend(figure, look, None)
     return figure
 
 
@@ -340,7 +264,7 @@ def _maps(ends: pd.DataFrame, conditions: Sequence[str], label: str, uniform: fl
             aspect="auto",
         )
         # A long name in two lines, so that it stays above its own map.
-        axes.set_title(_wrapped(str(condition)), fontsize=8 if len(str(condition)) > 18 else 10)
+        axes.set_title(wrapped(str(condition)), fontsize=8 if len(str(condition)) > 18 else 10)
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0)
         axes.set(xticks=range(0, widest, max(1, widest // 4)), yticks=range(0, depth, max(1, depth // 5)))
@@ -364,30 +288,20 @@ def _effects(table: pd.DataFrame) -> Figure | None:
         return None
     names = list(dict.fromkeys(name for result in results.values() for name in result["effect"]))
     figure = Figure(figsize=(10, 1.2 + 0.32 * len(names)), layout="constrained")
-    panels = _row(figure, len(results))
-    for axes, (measure, result) in zip(panels, results.items(), strict=True):
+    axes_of = panels(figure, len(results))
+    for axes, (measure, result) in zip(axes_of, results.items(), strict=True):
         places = [names.index(name) for name in result["effect"]]
         axes.axvline(0, color=INK, alpha=0.4, linewidth=1)
         ends = [result["estimate"] - result["low"], result["high"] - result["estimate"]]
         axes.errorbar(
             result["estimate"], places, xerr=ends, fmt="o", color=COLOURS[0], markersize=3.5, capsize=4
         )
-        axes.set(title=_wrapped(MEASURES[measure]), yticks=range(len(names)), ylim=(len(names) - 0.5, -0.5))
+        axes.set(title=wrapped(MEASURES[measure]), yticks=range(len(names)), ylim=(len(names) - 0.5, -0.5))
         axes.set_yticklabels(name.replace("_", " ") for name in names)
         axes.locator_params(axis="x", nbins=4)
         axes.tick_params(axis="y", length=0)
         axes.margins(x=0.15)
         axes.spines["left"].set_visible(False)
-    for axes in panels[1:]:
+    for axes in axes_of[1:]:
         axes.tick_params(labelleft=False)
     return figure
-
-
-def _row(figure: Figure, count: int) -> list[Axes]:
-    return list(figure.subplots(1, count, squeeze=False).flat)
-
-
-def _wrapped(text: str, width: int = 22) -> str:
-    """In lines of about ``width``, cut short after the second."""
-    lines = textwrap.wrap(text, width)
-    return "\n".join(lines if len(lines) < 3 else [lines[0], f"{lines[1]} ..."])

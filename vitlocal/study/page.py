@@ -6,9 +6,9 @@ from html import escape
 from importlib.resources import files
 from string import Template
 
-from vitlocal.study.figures import INK, Drawn
-from vitlocal.study.statistics import Gap
-from vitlocal.study.tables import MEASURES, Report, Table
+from vitlocal.study.statistics import GAPS, Gap
+from vitlocal.study.style import INK, Drawn
+from vitlocal.study.tables import Report, Table
 
 KINDS = ("html", "css", "js")
 MANY = 25  # rows of a table that is folded up
@@ -38,8 +38,8 @@ def page(title: str, reports: Sequence[Report], figures: dict[str, list[Drawn]],
 def _section(index: int, report: Report, figures: Sequence[Drawn]) -> str:
     notes = [f'<p class="note">{escape(note)}</p>' for note in report.notes]
     drawn = [_figure(f"d{index}-{each.name}", each, report.data) for each in figures]
-    parts = [*notes, *map(_verdict, report.gaps), *map(_table, report.tables[:2]), *drawn]
-    parts += map(_table, report.tables[2:])
+    parts = [*notes, *map(_verdict, report.gaps), *map(_table, report.tables[:3]), *drawn]
+    parts += map(_table, report.tables[3:])
     return f'<section id="data-{index}"><h2>{escape(report.data)}</h2>\n' + "\n".join(parts) + "</section>"
 
 
@@ -47,7 +47,7 @@ def _verdict(gap: Gap) -> str:
     kind = gap.verdict.replace("'", "").replace(" ", "-")
     reason = gap.reason[0].upper() + gap.reason[1:]
     return (
-        f'<p class="verdict {kind}">Gap in {escape(MEASURES[gap.measure])}: '
+        f'<p class="verdict {kind}">Gap in {escape(GAPS[gap.measure])}: '
         f"<strong>{escape(gap.verdict)}</strong><br>{escape(reason)}</p>"
     )
 

@@ -18,11 +18,18 @@ import yaml
 
 from vitlocal import config_files, runs
 from vitlocal.errors import InputError
-from vitlocal.heads.functional import STATISTICS, uniform_mad
+from vitlocal.heads.border import BORDER
+from vitlocal.heads.functional import uniform_mad
+from vitlocal.heads.kinds import head_kind
 from vitlocal.heads.outliers import HEAD_STATISTICS
+from vitlocal.heads.summary import LOCAL
 from vitlocal.study import quantized
 from vitlocal.study.settings import TRUNK, absent, flat
 
+MEASURED_FIRST = ("mad", "entropy", "self_mass", "mad_without_self", "class_mass", "mad_raw")
+"""What every heads.csv has; a run of an earlier release has no more."""
+
+LOG_ODDS = ("self_log_odds", "class_log_odds")
 FACTORS = ("photometric", "cutmix", "label_smoothing")
 OUTLIER_STATISTICS = ("block_inf_norm", "block_kurtosis", "block_outliers")
 THRESHOLDS = (0.3, 0.2, 0.1, 0.05, 0.024)
@@ -128,11 +135,11 @@ def load(run_folder: Path, *, condition: str | None = None, data: str | None = N
     if not isinstance(config.get("protocol"), dict):
         raise InputError(f"{folder / 'config.yaml'} is not that of a run: it has no protocol")
     metrics = _read(folder / "metrics.csv", ("epoch",))
-    heads = _read(folder / "heads.csv", ("epoch", "layer", "head", *STATISTICS))
+    heads = _read(folder / "heads.csv", ("epoch", "layer", "head", *MEASURED_FIRST))
     sizes = heads.groupby("epoch").size()
     if sizes.nunique() != 1 or heads.duplicated(["epoch", "layer", "head"]).any():
         raise InputError(f"{folder / 'heads.csv'} is damaged: not every epoch has each head once")
-    if not np.isfinite(heads[["epoch", "layer", "head", *STATISTICS]].to_numpy(float)).all():
+    if not np.isfinite(heads[["epoch", "layer", "head", *MEASURED_FIRST]].to_numpy(float)).all():
         raise InputError(f"{folder / 'heads.csv'} is damaged: a value is missing or not finite")
     cell_data, cell_condition, cell_seed = _cell(folder) or (None, None, None)
     own_data, _, protocol = folder.parent.name.rpartition("-")  # <data>-<protocol>
@@ -214,7 +221,7 @@ def _row(run: Run) -> dict[str, Any]:
     first_third = early(last)
     least = last.iloc[int(last["mad"].argmin())]
     accuracies = run.metrics["val/acc1"].dropna() if "val/acc1" in run.metrics else pd.Series(dtype=float)
-    row = {
+    row: dict[str, Any] = {
         "data": run.data,
         "condition": run.condition,
         "seed": run.seed,
@@ -234,12 +241,21 @@ def _row(run: Run) -> dict[str, Any]:
         "entropy_mean_early": first_third["entropy"].mean(),
         "self_mass_mean": last["self_mass"].mean(),
         "self_mass_of_min": least["self_mass"],
+        "class_mass_of_min": least["class_mass"],
+        "kind_of_min": head_kind(least["self_mass"], least["class_mass"], least.get("window_mass", math.nan)),
+        "mad_raw_min": last["mad_raw"].min(),
+        "mad_raw_min_early": first_third["mad_raw"].min(),
+        "class_mass_max": last["class_mass"].max(),
     }
+    if run.unit[0] == "grid":
+        row["local_heads"] = int((last["mad"] < LOCAL).sum())
+    row |= {f"{name}_max": last[name].max() for name in LOG_ODDS if name in last}
+    row |= {f"{name}_early": first_third[name].mean() for name in BORDER if name in last}
     for threshold in THRESHOLDS:
         below = run.heads.loc[run.heads["mad"] < threshold, "epoch"]
         row[f"below_{threshold}"] = below.min() if run.unit[0] == "grid" else math.nan
     means = last.groupby("layer")[["mad", "entropy", "self_mass"]].mean()
-    for name in means:
+    for name in ("mad", "entropy", "self_mass"):
         row |= {f"{name}_layer_{layer}": value for layer, value in means[name].items()}
     if run.outliers is not None:
         blocks = last_epoch(run.outliers)

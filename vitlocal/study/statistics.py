@@ -5,6 +5,7 @@ cover 95 %. What can't be known, such as an interval from one seed, is NaN.
 """
 
 import itertools
+import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,12 +14,17 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 from scipy import stats
+from scipy.special import expit, logit
 
 from vitlocal.study.results import FACTORS, last_epoch
 
 LEVEL = 0.95
 MEASURES = {
     "mad_min": "minimum MAD",
+    "self_mass_of_min": "self mass of that head",
+    "class_mass_of_min": "class mass of that head",
+    "mad_raw_min": "minimum raw MAD",
+    "class_mass_max": "largest class mass",
     "mad_min_early": "minimum MAD, early third",
     "mad_mean_early": "mean MAD, early third",
     "entropy_mean_early": "mean entropy, early third",
@@ -28,6 +34,12 @@ MEASURES = {
 """Columns of ``runs.csv`` that conditions are compared by, and what they are called."""
 
 OPTIONAL_MEASURES = {
+    "local_heads": "heads with a MAD below 0.1",
+    "self_log_odds_max": "largest log-odds of self mass",
+    "class_log_odds_max": "largest log-odds of class mass",
+    "border_mass_early": "mass across borders, early third",
+    "border_position_early": "by position",
+    "border_content_early": "by content",
     "inf_norm_max": "maximum infinity norm",
     "kurtosis_mean": "mean kurtosis",
     "outlier_count": "outliers an image",
@@ -40,6 +52,17 @@ OPTIONAL_MEASURES = {
     "int8_size": "file, int8 over fp32",
 }
 """The same, where some run has them."""
+
+SHARES = re.compile(r"acc1|entropy|self_mass|class_mass|do_nothing")
+"""Measures that lie from 0 to 1, by the beginning of their names."""
+
+GAPS = {
+    "mad_min": "minimum MAD",
+    "mad_min_early": "minimum MAD, early third",
+    "mad_raw_min": "minimum raw MAD",
+    "mad_raw_min_early": "minimum raw MAD, early third",
+}
+"""Columns on which the gap is tested: both definitions of MAD, over all layers and over the early ones."""
 
 Verdict = Literal["holds", "doesn't hold", "undecided"]
 
@@ -76,21 +99,37 @@ class Gap:
     smallest_without: float
 
 
-def over_seeds(values: Sequence[float]) -> Summary:
+def over_seeds(values: Sequence[float], share: bool = False) -> Summary:
     """Mean, standard deviation (of a sample) and Student's t interval of the mean.
+
+    Args:
+        values: one a seed; NaN is left out.
+        share: they lie from 0 to 1, and so does the interval: it is made of their logits. Where one is 0 or 1
+            itself and has none, the interval of the values is cut off there.
 
     >>> summary = over_seeds([1.0, 2.0, 3.0])
     >>> round(summary.low, 3), round(summary.high, 3)
     (-0.484, 4.484)
+    >>> summary = over_seeds([0.9, 0.99], share=True)
+    >>> round(summary.low, 3), round(summary.high, 3)
+    (0.0, 1.0)
     """
     known = np.asarray(values, float)
     known = known[~np.isnan(known)]
     count = len(known)
     if count < 2:
         return Summary(count, float(known.mean()) if count else np.nan, np.nan, np.nan, np.nan)
-    mean, error = float(known.mean()), float(stats.sem(known))
-    low, high = stats.t.interval(LEVEL, count - 1, mean, error) if error > 0 else (mean, mean)
-    return Summary(count, mean, float(known.std(ddof=1)), float(low), float(high))
+    mean, spread = float(known.mean()), float(known.std(ddof=1))
+    if np.ptp(known) == 0:
+        return Summary(count, mean, spread, mean, mean)
+    within = share and known.min() > 0 and known.max() < 1
+    scaled: np.ndarray = logit(known) if within else known
+    low, high = stats.t.interval(LEVEL, count - 1, scaled.mean(), stats.sem(scaled))
+    if within:
+        low, high = expit(low), expit(high)
+    elif share:
+        low, high = max(low, 0), min(high, 1)
+    return Summary(count, mean, spread, float(low), float(high))
 
 
 def over_heads(values: Sequence[float]) -> Summary:
@@ -126,7 +165,7 @@ def conditions_table(table: pd.DataFrame) -> pd.DataFrame:
             "data": data,
             "condition": condition,
             "measure": measure,
-            **vars(over_seeds(group[measure].tolist())),
+            **vars(over_seeds(group[measure].tolist(), share=SHARES.match(measure) is not None)),
         }
         for (data, condition), group in table.groupby(["data", "condition"], sort=False)
         for measure in measures(table)
@@ -211,7 +250,7 @@ def gap(table: pd.DataFrame, measure: str = "mad_min") -> Gap | None:
 
     Args:
         table: rows of ``runs.csv`` of one data set.
-        measure: ``mad_min`` or ``mad_min_early``.
+        measure: one of ``GAPS``.
 
     Returns:
         The verdict; None if there are no conditions with CutMix, or none without.

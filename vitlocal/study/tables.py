@@ -7,13 +7,17 @@ from typing import Any
 
 import pandas as pd
 
-from vitlocal.study import statistics
+from vitlocal.study import pairs, statistics
 from vitlocal.study.figures import EFFECTS
 from vitlocal.study.results import THRESHOLDS, Run
 from vitlocal.study.statistics import MEASURES
 
 NOTHING = "\N{EN DASH}"
-MEASURES_SHOWN = "Mean ± standard deviation over seeds [95 % t interval of the mean]."
+MEASURES_SHOWN = (
+    "Mean ± standard deviation over seeds [95 % t interval of the mean, of shares that of their logits]. Raw "
+    "MAD is not renormalised over patches: weight on the class token shrinks it."
+)
+OF_OUTLIERS = ("inf_norm_max", "kurtosis_mean", "outlier_count", "do_nothing_mean", "update_mean")
 
 OUTLIERS_SHOWN = (
     "Infinity norm, kurtosis and outliers are of the blocks' outputs; a head's update is relative to the "
@@ -41,13 +45,19 @@ class Report:
     tables: list[Table]
 
 
-def report(table: pd.DataFrame, counted: pd.DataFrame, heads: pd.DataFrame) -> Report:
+def report(
+    table: pd.DataFrame,
+    counted: pd.DataFrame,
+    heads: pd.DataFrame,
+    compared: Sequence[tuple[str, str, str]],
+) -> Report:
     """Conclusions and tables of one data set.
 
     Args:
         table: its rows of ``runs.csv``.
         counted: those of them that statistics are of.
         heads: its rows of ``heads.csv``.
+        compared: pairs of conditions, see :func:`vitlocal.study.pairs.pairs`.
     """
     notes = []
     left_out = table[~table["run"].isin(counted["run"])]
@@ -59,12 +69,15 @@ def report(table: pd.DataFrame, counted: pd.DataFrame, heads: pd.DataFrame) -> R
         notes.append("No run has all of its epochs yet: all numbers are of the last epoch that each has.")
     if counted.groupby("condition").size().min() < 2:
         notes.append("A condition has a single run: it has no interval, and a difference may be chance.")
-    gaps = [found for name in ("mad_min", "mad_min_early") if (found := statistics.gap(counted, name))]
+    gaps = [found for name in statistics.GAPS if (found := statistics.gap(counted, name))]
+    if sentence := _kinds(counted):
+        notes.append(sentence)
     of_components = _effects(counted)
     if not of_components.rows:
         notes.append(of_components.note)
     tables = [
         _conditions(counted),
+        _differences(counted, compared),
         of_components,
         _below(counted),
         _layers(heads[heads["run"].isin(counted["run"])]),
@@ -81,7 +94,8 @@ def commands(loaded: Sequence[Run]) -> Table:
 
 def verdict(found: statistics.Gap) -> str:
     """The gap test in words."""
-    return f"Gap in {MEASURES[found.measure]}: {found.verdict}. {found.reason[0].upper()}{found.reason[1:]}"
+    reason = f"{found.reason[0].upper()}{found.reason[1:]}"
+    return f"Gap in {statistics.GAPS[found.measure]}: {found.verdict}. {reason}"
 
 
 def markdown(title: str, reports: Sequence[Report], last: Table) -> str:
@@ -113,8 +127,42 @@ def _conditions(counted: pd.DataFrame) -> Table:
         by_name = group.set_index("measure")
         seeds = str(int(by_name["count"].max()))
         rows.append([str(condition), seeds, *(_summary(by_name.loc[name]) for name in shown)])
-    note = MEASURES_SHOWN if len(shown) == len(MEASURES) else f"{MEASURES_SHOWN} {OUTLIERS_SHOWN}"
+    note = f"{MEASURES_SHOWN} {OUTLIERS_SHOWN}" if {*OF_OUTLIERS} & {*shown} else MEASURES_SHOWN
     return Table("Conditions", note, ["condition", "seeds", *shown.values()], rows)
+
+
+def _kinds(counted: pd.DataFrame) -> str:
+    """Which kind of head the minimum is, in one sentence."""
+    parts = []
+    for kind, group in counted.groupby("kind_of_min", sort=False):
+        of = ", ".join(
+            f"{condition} ({len(seeds)})" if len(seeds) > 1 else str(condition)
+            for condition, seeds in group.groupby("condition", sort=False)
+        )
+        parts.append(f"{kind} in {len(group)} of {len(counted)} runs: {of}")
+    return f"The head with the smallest MAD is {'; '.join(parts)}." if parts else ""
+
+
+def _differences(counted: pd.DataFrame, compared: Sequence[tuple[str, str, str]]) -> Table:
+    found = pairs.differences(counted, compared)
+    shown = [name for name in pairs.PAIRED if name in set(found["measure"])]
+    rows = []
+    for (first, second, differ), group in found.groupby(["first", "second", "differ"], sort=False):
+        by_name = group.set_index("measure")
+        seeds = str(int(by_name["count"].max()))
+        cells = [_difference(by_name.loc[name]) if name in by_name.index else NOTHING for name in shown]
+        rows.append([f"{second} - {first}", str(differ), seeds, *cells])
+    note = (
+        "The one minus the other, seed by seed: mean [95 % t interval]. The conditions of one seed begin "
+        "with the same weights, if their sizes allow, and see the images in the same order."
+    )
+    columns = ["difference", "they differ in", "seeds", *(pairs.PAIRED[name] for name in shown)]
+    return Table("Paired differences", note, columns, rows)
+
+
+def _difference(row: Any) -> str:
+    interval = "" if math.isnan(row["low"]) else f" [{row['low']:+.3f}, {row['high']:+.3f}]"
+    return f"{row['mean']:+.3f}{interval}"
 
 
 def _effects(counted: pd.DataFrame) -> Table:
@@ -159,6 +207,9 @@ def _runs(table: pd.DataFrame) -> Table:
         "mad_min_early": "early minimum",
         "mad_min_of_training": "minimum in training",
         "self_mass_of_min": "self mass of the minimum",
+        "class_mass_of_min": "class mass of the minimum",
+        "mad_raw_min": "minimum raw MAD",
+        "class_mass_max": "largest class mass",
     }
     rows = [
         [
@@ -166,11 +217,12 @@ def _runs(table: pd.DataFrame) -> Table:
             _seed(row["seed"]),
             str(row["epochs"]),
             *(number(row[name]) for name in shown),
+            str(row["kind_of_min"] or NOTHING),
         ]
         for _, row in table.iterrows()
     ]
-    note = "Values at the last epoch; the self mass is that of the head with the smallest MAD."
-    return Table("Runs", note, ["condition", "seed", "epochs", *shown.values()], rows)
+    note = "Values at the last epoch; kind, self mass and class mass are of the head with the smallest MAD."
+    return Table("Runs", note, ["condition", "seed", "epochs", *shown.values(), "kind"], rows)
 
 
 def _words(name: str) -> str:
