@@ -179,7 +179,10 @@ def test_estimate_of_the_time_left(tmp_path):
     assert seconds_left(every, states, 2) == 6
     assert seconds_left(every[2:], states[2:], 1) is None
     assert seconds_left(every[:2], states[:2], 1) == 0
-    lines = listing(every, states, 1).splitlines()
+    measured = {cell.name: 7.0 for cell in every[2:]}
+    left = sum(cell.epochs - now.epochs for cell, now in zip(every[2:], states[2:], strict=True))
+    assert seconds_left(every[2:], states[2:], 1, measured) == 7 * left > 0
+    lines = listing(every, states, 1, {}).splitlines()
     assert lines[2].split() == ["interrupted", "digits/c/seed_0", "1/2", "epochs", "3", "s"]
     assert lines[-1] == "1 to do, 1 interrupted, 2 done; about 12 s left"
     assert [duration(seconds) for seconds in (59.4, 61, 7384)] == ["59 s", "1 min 1 s", "2 h 3 min"]

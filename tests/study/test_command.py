@@ -1,3 +1,4 @@
+import re
 import shlex
 import signal
 import subprocess
@@ -83,6 +84,13 @@ def test_a_study_with_a_trunk_parts_from_its_end(study, tmp_path, capsys):
     assert "engine is slurm but the study has a trunk" in capsys.readouterr().err
 
 
+def test_a_dry_run_times_a_few_steps_of_each_kind_and_leaves_nothing(study, tmp_path, capsys):
+    main([*study, "--dry_run", "--fit=--trainer.max_epochs=1000", "--seeds=[0,1]"])
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert re.fullmatch(r"4 to do; about \d+ (h \d+ min|min \d+ s|s) left", last)
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]
+
+
 @pytest.fixture
 def quick(study, tmp_path, monkeypatch):
     """The same with cells that take no time."""
@@ -96,7 +104,7 @@ def test_a_dry_run_lists_and_leaves_nothing(quick, tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "study tiny: 4 cells in lightning_logs/study-tiny"
     assert lines[1].split() == ["to", "do", "digits/modern/seed_0", "0/3", "epochs"]
-    assert lines[-1] == "4 to do; no estimate before a first cell is done"
+    assert lines[-1] == "4 to do; no estimate, since not all data are here"
     assert not (tmp_path / "lightning_logs").exists()
 
 

@@ -14,7 +14,8 @@ from vitlocal import parsers
 from vitlocal.errors import InputError
 from vitlocal.files import atomic_path
 from vitlocal.study import cells, local, plan, ray_cluster, slurm
-from vitlocal.study.progress import Progress, listing
+from vitlocal.study.estimate import seconds_an_epoch
+from vitlocal.study.progress import Progress, listing, seconds_left
 from vitlocal.study.settings import TRUNK
 
 Engine = Literal["local", "ray", "slurm"]
@@ -107,7 +108,11 @@ def study(
     todo = [number for number, now in enumerate(states) if now.status != "done"]
     if dry_run:
         at_once = workers if engine == "local" else 1
-        print(f"study {label}: {len(every)} cells in {folder}\n{listing(every, states, at_once)}")
+        measured = {}
+        if seconds_left(every, states, at_once) is None:
+            sys.stderr.write("vitlocal: timing a few steps of each kind of cell\n")
+            measured = seconds_an_epoch([every[number] for number in todo], local.environment_of_one(at_once))
+        print(f"study {label}: {len(every)} cells in {folder}\n{listing(every, states, at_once, measured)}")
         return
     if engine == "slurm":
         print(slurm.script(label, words or [], todo, cpus, 1 if gpus is None else int(gpus)), end="")

@@ -32,6 +32,11 @@ def environments(workers: int, cpus: int, gpus: Sequence[str]) -> list[dict[str,
     return [threads | ({"CUDA_VISIBLE_DEVICES": ",".join(of_one)} if of_one else {}) for of_one in mine]
 
 
+def environment_of_one(workers: int) -> dict[str, str]:
+    """What one of so many cells at a time may use on this machine."""
+    return environments(workers, _cpus(), _gpus())[0]
+
+
 def run(todo: Sequence[Cell], workers: int, show: Callable[[], None]) -> None:
     """Run cells, ``workers`` at a time; whatever ends this, ends them too, each with a checkpoint.
 

@@ -39,6 +39,7 @@ class Cell:
         fingerprint: of its resolved configuration, without what has no effect on the result.
         settings: that configuration, by dotted name.
         epochs: how many it is to have.
+        downloads: whether its data set may have to be downloaded.
         trunk: the cell with whose weights and optimiser this one begins; None: it begins anew.
     """
 
@@ -51,6 +52,7 @@ class Cell:
     fingerprint: str
     settings: Mapping[str, str] = field(repr=False, compare=False)  # the fingerprint tells
     epochs: int
+    downloads: bool = False
     trunk: "Cell | None" = None
 
     @property
@@ -178,6 +180,7 @@ def _cell(
         fingerprint=digest[:16],
         settings=settings,
         epochs=epochs,
+        downloads="sources" in (config["data"].get("init_args") or {}),
         trunk=trunk,
     )
 

@@ -2,7 +2,7 @@
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Self, get_args
 
 from tqdm import tqdm  # type: ignore[import-untyped]
@@ -11,25 +11,33 @@ from vitlocal.study.cells import State, Status, state
 from vitlocal.study.plan import Cell
 
 
-def seconds_left(cells: Sequence[Cell], states: Sequence[State], workers: int) -> float | None:
-    """Estimate how long a study still takes, by the epochs that it has done.
+def seconds_left(
+    cells: Sequence[Cell],
+    states: Sequence[State],
+    workers: int,
+    measured: Mapping[str, float] | None = None,
+) -> float | None:
+    """Estimate how long a study still takes, by the epochs that it has done or by what was measured.
 
     Args:
         cells: of the study.
         states: of each.
         workers: cells at a time.
+        measured: seconds of an epoch of cells, by their names.
 
     Returns:
-        Seconds, or None while there is a data set of which no cell has ended.
+        Seconds, or None while there is a data set of which no cell has ended, and one that was not measured.
     """
-    left = 0.0
+    left, known = 0.0, measured or {}
     for data in {cell.data for cell in cells}:
         of_data = [(cell, now) for cell, now in zip(cells, states, strict=True) if cell.data == data]
         done = [now for _, now in of_data if now.status == "done" and now.seconds and now.epochs]
         to_do = sum(cell.epochs - now.epochs for cell, now in of_data if now.status != "done")
         if to_do and not done:
-            return None
-        if to_do:
+            if any(cell.name not in known for cell, now in of_data if now.status != "done"):
+                return None
+            left += sum((cell.epochs - now.epochs) * known[cell.name] for cell, now in of_data)
+        elif to_do:
             left += to_do * sum(now.seconds for now in done) / sum(now.epochs for now in done)
     return left / workers
 
@@ -44,8 +52,10 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def listing(cells: Sequence[Cell], states: Sequence[State], workers: int) -> str:
-    """One line a cell, and one with what is left."""
+def listing(
+    cells: Sequence[Cell], states: Sequence[State], workers: int, measured: Mapping[str, float]
+) -> str:
+    """One line a cell, and one with what is left; ``measured`` as in :func:`seconds_left`."""
     width = max(len(cell.name) for cell in cells)
     lines = []
     for cell, now in zip(cells, states, strict=True):
@@ -54,9 +64,9 @@ def listing(cells: Sequence[Cell], states: Sequence[State], workers: int) -> str
         rest += f"  {now.message}" if now.status == "failed" else ""
         lines.append(f"  {now.status:<11}  {cell.name:<{width}}  {rest}")
     counts = Counter(now.status for now in states)
-    left = seconds_left(cells, states, workers)
+    left = seconds_left(cells, states, workers, measured)
     summary = ", ".join(f"{counts[status]} {status}" for status in get_args(Status) if counts[status])
-    estimate = "no estimate before a first cell is done" if left is None else f"about {duration(left)} left"
+    estimate = "no estimate, since not all data are here" if left is None else f"about {duration(left)} left"
     lines.append(f"{summary}; {estimate}")
     return "\n".join(lines)
 
