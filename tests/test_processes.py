@@ -133,10 +133,10 @@ def test_one_process_builds_the_cache(make_trainer, tmp_path, monkeypatch):
         picture(root / "val" / "ab"[number % 2] / f"{number}.png", number)
     decode = cache.decode
 
-    def noted(content, size, name):
+    def noted(*args):
         with decoded.open("a") as file:
             file.write(f"{os.getpid()}\n")
-        return decode(content, size, name)
+        return decode(*args)
 
     monkeypatch.setattr(cache, "decode", noted)
     data = ImageFolder(str(root), image_size=8, batch_size=4)

@@ -1,18 +1,11 @@
-import io
-
 import numpy as np
 import pytest
 from PIL import Image
 
+from vitlocal.data import cache as caches
 from vitlocal.data.archive import Archive
-from vitlocal.data.cache import Listing, decode, decoded_images, statistics_file
+from vitlocal.data.cache import Listing, decoded_images, statistics_file
 from vitlocal.errors import InputError
-
-
-def encode(image, kind="PNG"):
-    buffer = io.BytesIO()
-    image.save(buffer, kind)
-    return buffer.getvalue()
 
 
 def noise(width, height, seed=0, mode="RGB"):
@@ -37,42 +30,9 @@ def kept(folder):
 LISTING = Listing(["0.png", "1.png", "2.png"], [0, 1, -1])
 
 
-def decoded(folder, size=8, listing=LISTING):
+def decoded(folder, size=(8, 8), resize="crop", listing=LISTING):
     with Archive(folder) as archive:
-        return decoded_images(archive, listing, "train", size)
-
-
-@pytest.mark.parametrize(("width", "height"), [(31, 20), (20, 31), (64, 64), (7, 9)])
-def test_shorter_side_is_resized_and_the_centre_cut_out(width, height):
-    image = noise(width, height)
-    short = min(width, height)
-    whole = image.resize((16 * width // short, 16 * height // short), Image.Resampling.BILINEAR)
-    left, top = round((whole.width - 16) / 2), round((whole.height - 16) / 2)
-    expected = np.asarray(whole.crop((left, top, left + 16, top + 16))).transpose(2, 0, 1)
-    assert (decode(encode(image), 16, "x") == expected).all()
-
-
-def test_fitting_image_keeps_its_pixels():
-    image = noise(16, 16)
-    assert (decode(encode(image), 16, "x").transpose(1, 2, 0) == np.asarray(image)).all()
-
-
-def test_grey_and_palette_images_become_rgb():
-    grey = noise(8, 8, mode="L")
-    assert (decode(encode(grey), 8, "x") == np.asarray(grey)[None].repeat(3, axis=0)).all()
-    palette = noise(8, 8).quantize(4)
-    expected = np.asarray(palette.convert("RGB")).transpose(2, 0, 1)
-    assert (decode(encode(palette), 8, "x") == expected).all()
-
-
-def test_undecodable_images_are_named():
-    deep = Image.fromarray(np.full((8, 8), 40000, dtype=np.uint16))
-    with pytest.raises(InputError, match=r"deep\.png has more than 8 bits"):
-        decode(encode(deep), 8, "deep.png")
-    jpeg = encode(noise(64, 64), "JPEG")
-    for content in (jpeg[: len(jpeg) // 2], b"", b"no image"):
-        with pytest.raises(InputError, match=r"^bad\.jpg can't be decoded \([^<>]*\): replace or remove it$"):
-            decode(content, 8, "bad.jpg")
+        return decoded_images(archive, listing, "train", size, resize)
 
 
 def test_images_are_mapped_from_the_cache(folder):
@@ -103,17 +63,28 @@ def test_a_changed_source_is_decoded_anew(folder):
     assert len(kept(folder)) == 1
 
 
-def test_sizes_and_listings_do_not_meet(folder):
+def test_sizes_ways_and_listings_do_not_meet(folder):
+    shapes = [((8, 8), "crop"), ((8, 4), "crop"), ((4, 8), "crop"), ((8, 8), "pad"), ((8, 8), "squash")]
     with Archive(folder) as archive:
         files = {
-            statistics_file(archive, listing, size)
+            statistics_file(archive, listing, size, resize)
             for listing in (LISTING, Listing(["0.png"], [0]))
-            for size in (8, 4)
+            for size, resize in shapes
         }
-    assert len(files) == 4
-    assert decoded(folder, size=4).images.shape == (3, 3, 4, 4)
-    assert decoded(folder, size=8).images.shape == (3, 3, 8, 8)
-    assert len(kept(folder)) == 2
+    assert len(files) == 10
+    for size, resize in shapes:
+        assert decoded(folder, size, resize).images.shape == (3, 3, *size)
+    assert len(kept(folder)) == 5
+
+
+def test_what_was_decoded_in_another_way_is_not_used_again(folder, monkeypatch):
+    with monkeypatch.context() as before:
+        before.setattr(caches, "DECODING", "as the last release did")
+        old = decoded(folder).images.copy()
+        (cache,) = kept(folder)
+    np.save(cache, np.zeros_like(old))
+    assert (decoded(folder).images == old).all()
+    assert len(kept(folder)) == 1 and kept(folder) != [cache]
 
 
 def test_failed_decoding_leaves_no_cache(folder):

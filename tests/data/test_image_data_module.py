@@ -106,6 +106,25 @@ def test_facts_about_the_data_set():
     assert data.std == pytest.approx([TRAIN.images.std() / 255])
 
 
+@pytest.mark.parametrize(
+    ("given", "command", "said"),
+    [
+        ({}, "fit", "has no validation images: its 6 test images validate"),
+        ({}, "validate", None),
+        ({"val_fraction": 0.2}, "fit", None),
+        ({"val": True}, "fit", None),
+        ({"val": True, "test": False}, "fit", None),
+        ({"val": True, "test": False}, "test", "has no test images: its 9 validation images test"),
+        ({"val": True}, "test", None),
+    ],
+)
+def test_what_stands_in_is_said_in_one_line(tmp_path, caplog, given, command, said):
+    with caplog.at_level("INFO", "lightning.pytorch"):
+        getattr(trainer(tmp_path, max_epochs=1), command)(Probe(), datamodule=Toys(batch_size=8, **given))
+    lines = [record.getMessage() for record in caplog.records if "images" in record.getMessage()]
+    assert [line.startswith(f"vitlocal: toys {said}") for line in lines] == ([] if said is None else [True])
+
+
 def test_read_once():
     data = Toys()
     data.prepare_data()

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -67,6 +69,47 @@ def test_optional_folders(pets):
     assert data.predict_dataloader().dataset.images.names == ["predict/one.png", "predict/two.png"]
 
 
+def test_images_of_another_shape(pets):
+    shapes = {}
+    for resize in ("crop", "pad", "squash"):
+        data = ImageFolder(str(pets), image_size=(8, 10), resize=resize)
+        data.prepare_data()
+        assert (data.image_size, data.resize) == ((8, 10), resize)
+        shapes[resize] = next(iter(data.val_dataloader()))["image"][0]
+    with Image.open(pets / "val/cat/x.png") as image:
+        small = image.resize((10, 7), Image.Resampling.BILINEAR)
+        assert (shapes["pad"][:, :7].permute(1, 2, 0).numpy() == np.asarray(small)).all()
+        assert not shapes["pad"][:, 7].any()
+        stretched = image.resize((10, 8), Image.Resampling.BILINEAR)
+        assert (shapes["squash"].permute(1, 2, 0).numpy() == np.asarray(stretched)).all()
+    assert len({tuple(image.flatten().tolist()) for image in shapes.values()}) == 3
+
+
+def test_what_is_left_out_is_counted_in_one_line(pets, caplog):
+    (pets / "val/cat/photo.HEIC").write_bytes(b"x")
+    (pets / "train/dog/deep/other.heic").write_bytes(b"x")
+    (pets / "train/dog/README").write_bytes(b"x")
+    (pets / "labels.csv").write_text("beside the splits")
+    picture(pets / "train/loose.png", 40)
+    picture(pets / "train/cat/.ipynb_checkpoints/a-checkpoint.png", 41)
+    data = ImageFolder(str(pets), image_size=8)
+    with caplog.at_level("INFO", "lightning.pytorch"):
+        data.prepare_data()
+        data.setup()
+    (line,) = [record.getMessage() for record in caplog.records if "left out" in record.getMessage()]
+    assert "left out 7 files" in line and str(pets) in line
+    assert "2 .heic, 1 .txt, 2 hidden, 1 outside of a class, 1 without a suffix" in line
+    assert len(data.train_dataloader().dataset) == 5
+
+
+def test_nothing_is_said_where_nothing_is_left_out(pets, caplog):
+    (pets / "train/cat/notes.txt").unlink()
+    (pets / "train/cat/._a.png").unlink()
+    with caplog.at_level("INFO", "lightning.pytorch"):
+        ImageFolder(str(pets), image_size=8).prepare_data()
+    assert "left out" not in caplog.text
+
+
 def test_held_out_without_val(pets):
     for name in ("dog/x.png", "cat/x.png"):
         (pets / "val" / name).unlink()
@@ -100,6 +143,9 @@ def test_wrong_folders_are_explained(pets, tmp_path):
     refused(r"train/cat/a\.png in .*pets can't be decoded")
 
 
-def test_image_size_must_be_positive():
-    with pytest.raises(InputError, match="image_size=0"):
-        ImageFolder("x", image_size=0)
+def test_arguments_out_of_range():
+    for size in (0, (8, 0), (-1, 8)):
+        with pytest.raises(InputError, match=re.escape(f"image_size={size}: give at least 1 pixel")):
+            ImageFolder("x", image_size=size)
+    with pytest.raises(InputError, match="resize=stretch: give one of crop, pad, squash"):
+        ImageFolder("x", resize="stretch")

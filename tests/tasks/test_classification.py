@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch import Callback, seed_everything
 
+from vitlocal.data import CIFAR10, CIFAR100, NPZ, Digits, ImageFolder, TinyImageNet
 from vitlocal.errors import InputError
 from vitlocal.tasks import Classification, EpochMetrics, PredictionWriter
 
@@ -183,3 +184,19 @@ def test_predictions_are_written(task, small_data, make_trainer, tmp_path):
     for row, expected in zip(rows, probabilities, strict=True):
         assert row["predicted"] == str(expected.argmax().item())
         assert float(row["probability"]) == pytest.approx(expected.max().item(), abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", [CIFAR10, CIFAR100, Digits, ImageFolder, NPZ, TinyImageNet])
+def test_loggers_see_no_name_with_two_values(kind):
+    path = {} if kind is Digits else {"path": "x"}
+    ours = Classification(image_size=(8, 8), num_classes=3).hparams_initial
+    assert ours and not ours.keys() & kind(**path).hparams_initial.keys()
+
+
+def test_the_facts_are_in_the_checkpoint_but_not_in_the_log(task, small_data, make_trainer, tmp_path):
+    trainer = make_trainer()
+    trainer.fit(task, small_data)
+    trainer.save_checkpoint(tmp_path / "x.ckpt")
+    kept = torch.load(tmp_path / "x.ckpt", weights_only=True)["hyper_parameters"]
+    assert kept["image_size"] == (8, 8) and kept["num_classes"] == 3
+    assert not {"image_size", "in_channels", "num_classes", "mean", "std"} & task.hparams_initial.keys()

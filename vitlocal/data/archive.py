@@ -80,14 +80,15 @@ class Archive:
             suffixes: endings of image files, in lower case.
 
         Returns:
-            Names, without those of hidden files, such as macOS's ``._`` companions of images.
+            Names, without those of hidden files, such as macOS's ``._`` companions of images, or of files in
+            hidden folders, such as ``.ipynb_checkpoints``.
         """
         return [
             name
             for name in self.names
             if name.startswith(folder)
             and name.lower().endswith(suffixes)
-            and not name.rpartition("/")[2].startswith(".")
+            and not hidden(name.removeprefix(folder))
         ]
 
     def read(self, name: str) -> bytes:
@@ -122,6 +123,11 @@ class Archive:
     def _size(self, name: str) -> int:
         """Bytes of a file; of a member what it claims, and zipfile unpacks no more than that."""
         return (self.path / name).stat().st_size if self._zip is None else self._zip.getinfo(name).file_size
+
+
+def hidden(name: str) -> bool:
+    """Whether a file's name, or that of a folder on the way to it, begins with a dot."""
+    return "/." in f"/{name}"
 
 
 def unpack(archive: Path, folder: Path) -> None:

@@ -5,6 +5,8 @@ from typing import Any, ClassVar, TypeVar
 
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 from torch.nn.functional import one_hot
 from torch.utils.data import DataLoader
@@ -109,6 +111,7 @@ class ImageDataModule(LightningDataModule, ABC):
             return
         splits = self.load()
         datasets = self._divide(splits)
+        self._say_what_stands_in(splits)
         images = splits.train.images
         self.class_names = splits.class_names
         self.num_classes = len(splits.class_names)
@@ -141,6 +144,19 @@ class ImageDataModule(LightningDataModule, ABC):
                 "add some, or hold out training images by val_fraction"
             )
         return datasets
+
+    def _say_what_stands_in(self, splits: Splits) -> None:
+        """Say which images validate, or test, where the data set has none for that."""
+        function = None if self.trainer is None else self.trainer.state.fn
+        if function == TrainerFn.FITTING and splits.val is None and splits.test and not self.val_fraction:
+            rank_zero_info(
+                f"vitlocal: {self.name} has no validation images: its {len(splits.test)} test images "
+                "validate; data.val_fraction=0.1 holds out training images instead"
+            )
+        if function == TrainerFn.TESTING and splits.val and splits.test is None:
+            rank_zero_info(
+                f"vitlocal: {self.name} has no test images: its {len(splits.val)} validation images test"
+            )
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled; a last, smaller batch is left out unless it is the only one."""

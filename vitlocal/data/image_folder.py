@@ -1,14 +1,18 @@
 """Folders of images, one folder a class."""
 
-from pathlib import Path
-from typing import Any, ClassVar
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any, ClassVar, get_args
 
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from vitlocal.data.archive import Archive
+from vitlocal.data.archive import Archive, hidden
 from vitlocal.data.base import ImageDataModule
 from vitlocal.data.cache import Listing, decoded_images, statistics_file
 from vitlocal.data.dataset import Splits
+from vitlocal.data.decode import Resize
 from vitlocal.errors import InputError
 
 
@@ -17,12 +21,15 @@ class ImageFolder(ImageDataModule):
 
     The files are those of torchvision's ImageFolder: JPEG, PNG, PPM, BMP, PGM, TIFF and WebP.
     ``test/CLASS/`` is optional (without it, the images of ``val`` are the test images), and so is
-    ``predict/``, images without labels. The classes are the folders of ``train``, sorted. The images are
-    made square RGB images once, into a folder beside ``path``.
+    ``predict/``, images without labels. The classes are the folders of ``train``, sorted. Other files, and
+    hidden ones, are left out. The images are made RGB images of one size once, into a folder beside ``path``:
+    upright by their EXIF data, transparency over white.
 
     Args:
         path: The folder that holds ``train`` and ``val``.
-        image_size: Pixels a side: the shorter side is resized to it and the centre cut out.
+        image_size: Pixels a side, or height and width.
+        resize: How an image comes to that shape: ``crop`` resizes it to cover the shape and cuts the centre
+            out, ``pad`` shows all of it between black bars, ``squash`` stretches it.
         **kwargs: Arguments common to all data sets.
 
     Raises:
@@ -34,13 +41,19 @@ class ImageFolder(ImageDataModule):
         "init_args": {"policy": "imagenet"},
     }
 
-    def __init__(self, path: str, image_size: int = 64, **kwargs: Any) -> None:
+    def __init__(
+        self, path: str, image_size: int | tuple[int, int] = 64, resize: Resize = "crop", **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
-        if image_size < 1:
-            raise InputError(f"image_size={image_size}: give at least 1 pixel")
+        height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+        if min(height, width) < 1:
+            raise InputError(f"image_size={image_size}: give at least 1 pixel a side")
+        if resize not in get_args(Resize):
+            raise InputError(f"resize={resize}: give one of {', '.join(get_args(Resize))}")
         self.path = Path(path).expanduser().absolute()
         self.name = self.path.name
-        self.side = image_size
+        self.size = (height, width)
+        self.resize = resize
 
     def load(self) -> Splits:
         """List the images and read them, decoded, from the cache.
@@ -61,14 +74,15 @@ class ImageFolder(ImageDataModule):
             }
             if unlabelled := archive.images("predict/", IMG_EXTENSIONS):
                 listings["predict"] = Listing(unlabelled, [-1] * len(unlabelled))
+            self._say_what_is_left_out(archive, listings)
             images = {
-                split: decoded_images(archive, listing, split, self.side)
+                split: decoded_images(archive, listing, split, self.size, self.resize)
                 for split, listing in listings.items()
             }
             return Splits(
                 source=str(self.path),
                 class_names=tuple(classes),
-                statistics_file=statistics_file(archive, listings["train"], self.side),
+                statistics_file=statistics_file(archive, listings["train"], self.size, self.resize),
                 **images,
             )
 
@@ -87,6 +101,27 @@ class ImageFolder(ImageDataModule):
             files += found
             labels += [classes.index(name)] * len(found)
         return Listing(files, labels)
+
+    def _say_what_is_left_out(self, archive: Archive, listings: Mapping[str, Listing]) -> None:
+        read = {file for listing in listings.values() for file in listing.files}
+        folders = ("train/", "val/", "test/", "predict/")
+        others = Counter(
+            _kind(name) for name in archive.names if name.startswith(folders) and name not in read
+        )
+        if others:
+            kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(others.items()))
+            rank_zero_info(
+                f"vitlocal: left out {others.total()} files of {self.path}: {kinds}; "
+                f"read are {', '.join(IMG_EXTENSIONS)} in a folder a class"
+            )
+
+
+def _kind(name: str) -> str:
+    """What a file that is not read is."""
+    if hidden(name):
+        return "hidden"
+    suffix = PurePosixPath(name).suffix.lower()
+    return "outside of a class" if suffix in IMG_EXTENSIONS else suffix or "without a suffix"
 
 
 def _class_folders(folder: Path) -> list[str]:

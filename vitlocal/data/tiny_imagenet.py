@@ -11,7 +11,7 @@ from vitlocal.data.dataset import Splits
 from vitlocal.data.download import RemoteFile, check_sources, download
 from vitlocal.errors import InputError
 
-SIZE = 64
+SIZE = (64, 64)
 SUFFIXES = (".jpeg", ".jpg")
 
 

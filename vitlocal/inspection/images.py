@@ -10,7 +10,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from vitlocal.data import ImageDataModule
-from vitlocal.data.cache import decode
+from vitlocal.data.decode import decode
 from vitlocal.errors import InputError
 
 SEED = 0  # as in LocalityMonitor, which so chooses the same images
@@ -63,7 +63,7 @@ def of_folder(folder: Path, side: int, count: int) -> NamedImages:
     positions = _chosen(len(files), count)
     for path in (files[position] for position in _progress(positions)):
         try:
-            image = torch.from_numpy(decode(path.read_bytes(), side, str(path)).copy())
+            image = torch.from_numpy(decode(path.read_bytes(), (side, side), "crop", str(path)).copy())
         except OSError as error:
             sentence = f"{path} can't be read ({error.strerror}): make it readable or remove it"
         except InputError as error:

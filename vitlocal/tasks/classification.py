@@ -111,7 +111,12 @@ class Classification(LightningModule):
                 raise InputError(f"model.{name} is {value}: it must be a number of 0 or more")
         if std is not None and not all(0 < value < math.inf for value in std):
             raise InputError(f"model.std is {std}: its values must be above 0")
-        self.save_hyperparameters()
+        # The data set's facts are kept in checkpoints, but loggers don't see them: Lightning refuses to log
+        # what the data module has by the same name with another value, such as an image_size of its own.
+        self.save_hyperparameters(ignore=DATA_FACTS)
+        self.hparams.update(
+            image_size=image_size, in_channels=in_channels, num_classes=num_classes, mean=mean, std=std
+        )
 
     def setup(self, stage: str) -> None:
         """Take the facts of the trainer's data set, or check that they are those trained on."""
