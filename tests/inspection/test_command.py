@@ -1,4 +1,5 @@
 import csv
+import re
 import shutil
 from inspect import signature
 from pathlib import Path
@@ -14,6 +15,7 @@ from vitlocal.data import Digits
 from vitlocal.errors import InputError
 from vitlocal.heads import find_attention
 from vitlocal.heads.functional import STATISTICS
+from vitlocal.heads.kinds import head_kind
 from vitlocal.heads.rollout import rollout_step
 from vitlocal.inspection import command
 from vitlocal.inspection.command import inspect, main
@@ -76,10 +78,13 @@ def test_a_run_gives_the_table_of_its_last_epoch(run, capsys):
     rows = table(run / "inspect" / "heads.csv")
     for layer in (0, 1):
         mad = [float(row["mad"]) for row in rows if row["layer"] == str(layer)]
-        words = lines[1 + layer].split()
-        assert words[0] == str(layer) and words[-1] == str(int(np.argmin(mad)))
-        assert float(words[1]) == pytest.approx(min(mad), abs=1e-4)
-        assert float(words[2]) == pytest.approx(np.mean(mad), abs=1e-4)
+        words = re.split(r"\s{2,}", lines[1 + layer].strip())
+        least = [row for row in rows if row["layer"] == str(layer)][int(np.argmin(mad))]
+        masses = [float(least[name]) for name in ("self_mass", "class_mass", "window_mass")]
+        assert words[0] == str(layer) and words[4:6] == [head_kind(*masses), least["head"]]
+        expected = [min(mad), *masses[:2]]
+        assert [float(word) for word in words[1:4]] == pytest.approx(expected, abs=1e-4)
+        assert float(words[6]) == pytest.approx(np.mean(mad), abs=1e-4)
     assert lines[3].startswith("uniform") and str(run / "inspect") in lines[-1]
 
 
@@ -95,6 +100,16 @@ def test_a_run_in_other_precision_unit_and_with_the_class_token(tmp_path, blobs)
     )
     said = yaml.safe_load((run / "inspect" / "inspect.yaml").read_text())
     assert (said["unit"], said["class_token"], said["precision"]) == ("grid", "drop", "32-true")
+
+
+def test_mixed_images_show_what_crosses_borders(run):
+    inspect(str(run / "checkpoints" / "last.ckpt"), mixed=True, maps=0)
+    rows = table(run / "inspect" / "heads.csv")
+    for row in rows:
+        mass, position, content = (float(row[f"border_{name}"]) for name in ("mass", "position", "content"))
+        assert 0.3 < mass < 1.7 and mass == pytest.approx(position + content, abs=1e-4)
+    inspect(str(run / "checkpoints" / "last.ckpt"), maps=0)
+    assert "border_mass" not in table(run / "inspect" / "heads.csv")[0]
 
 
 def test_the_folder_of_a_run_means_its_best_checkpoint(run):

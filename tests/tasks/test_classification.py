@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, seed_everything
 
 from vitlocal.data import CIFAR10, CIFAR100, NPZ, Digits, ImageFolder, TinyImageNet
 from vitlocal.errors import InputError
+from vitlocal.heads import LocalityMonitor
 from vitlocal.tasks import Classification, EpochMetrics, PredictionWriter
 
 SMALL = {"patch_size": 4, "width": 16, "depth": 2, "heads": 2, "warmup_epochs": 1}
@@ -86,6 +87,22 @@ def test_it_learns_and_logs(task, small_data, make_trainer, tmp_path):
     assert float(rows[-1]["val/acc1"]) == 1.0 and float(rows[-1]["val/acc5"]) == 1.0
     assert float(rows[-1]["train/loss"]) < float(rows[0]["train/loss"]) / 2
     assert float(rows[1]["lr"]) < 1e-3 and rows[0]["train/acc1_augmented"]
+
+
+def test_what_was_not_measured_in_an_epoch_is_left_empty(task, small_data, make_trainer, tmp_path):
+    """Not copied from an earlier one, as the trainer keeps it."""
+    callbacks = [LocalityMonitor(every_n_epochs=4, before_training=False), EpochMetrics()]
+    make_trainer(max_epochs=5, callbacks=callbacks, check_val_every_n_epoch=2).fit(task, small_data)
+    with (tmp_path / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    given = {
+        name: [bool(row[name]) for row in rows] for name in ("train/loss", "val/acc1", "locality/mad_min")
+    }
+    assert given == {
+        "train/loss": [True] * 5,
+        "val/acc1": [False, True, False, True, False],
+        "locality/mad_min": [False, False, False, True, False],
+    }
 
 
 def test_validation_equals_a_plain_computation(task, small_data, make_trainer):

@@ -19,7 +19,8 @@ from vitlocal.errors import InputError
 from vitlocal.files import atomic_path
 from vitlocal.heads import find_attention, observe
 from vitlocal.heads.figures import centre_patch, depth_figure
-from vitlocal.heads.functional import STATISTICS, ClassToken, Unit
+from vitlocal.heads.functional import ClassToken, Unit
+from vitlocal.heads.kinds import head_kind
 from vitlocal.heads.observation import Observation
 from vitlocal.heads.rollout import rollout_step
 from vitlocal.heads.summary import LayerStatistics, rows
@@ -51,6 +52,7 @@ def inspect(
     class_token: ClassToken | None = None,
     precision: Precision | None = None,
     device: str | None = None,
+    mixed: bool = False,
 ) -> None:
     """Measure and draw what every head of a Vision Transformer looks at.
 
@@ -76,6 +78,7 @@ def inspect(
             run's, else drop.
         precision: To compute in. Left out, the run's if that is mixed, else 32-true.
         device: Such as cpu or cuda. Left out, a GPU if there is one.
+        mixed: Measure attention across the borders of CutMix's boxes too, on the same images mixed.
 
     Raises:
         InputError: What is given is not there, not supported, or doesn't fit together.
@@ -101,7 +104,7 @@ def inspect(
     source, named = _images(subject, data, images, run, max_images)
 
     place = _move(subject, device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    observation = Observation(subject, place, unit, class_token)
+    observation = Observation(subject, place, unit, class_token, mixed=max_images if mixed else 0)
     with torch.no_grad(), _autocast(used, place):
         drawn = _observe(subject, observation, named, maps)
         seen = [_see(subject, name, image, shown_layers, shown_heads, query) for name, image in drawn]
@@ -141,11 +144,13 @@ def main(words: list[str]) -> None:
         words: the command line after ``inspect``.
     """
     parser = parsers.of_tool("inspect", "Measure and draw what every head of a Vision Transformer looks at.")
-    skip: set[str | int] = {"layers", "heads", "pretrained"}
+    skip: set[str | int] = {"layers", "heads", "pretrained", "mixed"}
     parser.add_function_arguments(inspect, as_group=False, as_positional=True, skip=skip)
     parser.add_argument(
         "--pretrained", action="store_true", help="Fetch the library's trained weights; else they are random."
     )
+    about = "Measure attention across the borders of CutMix's boxes too, on the same images mixed."
+    parser.add_argument("--mixed", action="store_true", help=about)
     for name in ("layers", "heads"):
         shown = f"Which {name} the attention maps show, from 0, such as 0 3 or [0,3]. Left out, all."
         parser.add_argument(f"--{name}", type=str, nargs="+", metavar="N", help=shown)
@@ -164,16 +169,21 @@ def _whole_numbers(what: str, words: list[str] | None) -> list[int] | None:
 
 
 def summary(layers: Sequence[LayerStatistics], uniform: dict[str, float]) -> str:
-    """A line a layer: smallest and mean MAD and entropy, and the head of the smallest MAD."""
-    lines = ["layer   MAD min   MAD mean   entropy min   entropy mean   head of MAD min"]
+    """A line a layer: the head of the smallest MAD and what it looks at; means, and other minima."""
+    lines = [
+        "layer   MAD min   its self mass   class mass   kind          head   MAD mean   raw MAD min   "
+        "entropy min   entropy mean"
+    ]
     for number, layer in enumerate(layers):
-        mad, entropy = layer["mad"], layer["entropy"]
-        means = [sum(values) / len(values) for values in (mad, entropy)]
+        head = layer["mad"].index(min(layer["mad"]))
+        own, parked, near = (layer[name][head] for name in ("self_mass", "class_mass", "window_mass"))
+        means = {name: sum(layer[name]) / len(layer[name]) for name in ("mad", "entropy")}
         lines.append(
-            f"{number:5}{min(mad):10.4f}{means[0]:11.4f}{min(entropy):14.4f}{means[1]:15.4f}"
-            f"{mad.index(min(mad)):18}"
+            f"{number:5}{layer['mad'][head]:10.4f}{own:16.4f}{parked:13.4f}   "
+            f"{head_kind(own, parked, near):<11}{head:7}{means['mad']:11.4f}{min(layer['mad_raw']):14.4f}"
+            f"{min(layer['entropy']):14.4f}{means['entropy']:15.4f}"
         )
-    lines.append(f"uniform{uniform['mad']:8.4f}{uniform['mad']:11.4f}{1:14.4f}{1:15.4f}")
+    lines.append(f"uniform{uniform['mad']:8.4f}{'':47}{uniform['mad']:11.4f}{'':14}{1:14.4f}{1:15.4f}")
     return "\n".join(lines)
 
 
@@ -256,6 +266,7 @@ def _observe(
         stacked = torch.stack(batch).to(subject.mean.device)
         with observation.batch({"image": stacked}):
             subject(stacked)
+        observation.mixed(stacked, subject, 0, int(observation.images.item()))
         batch.clear()
 
     for name, image in named:
@@ -295,7 +306,7 @@ def _see(
 
 def _write_table(path: Path, statistics: Sequence[LayerStatistics]) -> None:
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, ("layer", "head", *STATISTICS), extrasaction="ignore")
+        writer = csv.DictWriter(file, ("layer", "head", *statistics[0]), extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows(statistics, step=0))
 

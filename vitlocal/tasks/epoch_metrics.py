@@ -3,6 +3,7 @@
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
 
 from vitlocal.files import EpochTable
 from vitlocal.runs import writable_folder
@@ -17,7 +18,11 @@ COLUMNS = (
     "val/acc1",
     "val/acc5",
     "locality/mad_min",
+    "locality/self_mass_of_mad_min",
+    "locality/class_mass_of_mad_min",
     "locality/mad_min_early",
+    "locality/mad_raw_min",
+    "locality/class_mass_max",
     "locality/entropy_min",
 )
 
@@ -33,6 +38,9 @@ class EpochMetrics(Callback):
     loggers from here: what Lightning logs of a step or an epoch comes after its checkpoint, and would
     be missing from a run that is killed in between and resumed.
     """
+
+    def __init__(self) -> None:
+        self._seen: dict[str, Tensor] = {}
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
@@ -53,8 +61,11 @@ class EpochMetrics(Callback):
         for logger in trainer.loggers:
             # Steps are counted from 0 in loggers, so this is the last one.
             logger.log_metrics({**of_training, "epoch": trainer.current_epoch}, step=trainer.global_step - 1)
+        # The trainer keeps what was measured in earlier epochs: only what is new is of this one.
+        new = {name: value for name, value in values.items() if value is not self._seen.get(name)}
+        self._seen = dict(values)
         if folder is None:
             return
-        row = {name: f"{float(values[name]):.6g}" for name in COLUMNS if name in values}
+        row = {name: f"{float(new[name]):.6g}" for name in COLUMNS if name in new}
         table = EpochTable(folder / "metrics.csv", COLUMNS)
         table.write(trainer.current_epoch + 1, [{**row, "step": trainer.global_step}])
