@@ -14,9 +14,9 @@ from lightning.pytorch import Callback, seed_everything
 
 from tests.data.test_image_folder import picture
 from tests.tools import processes_table
-from vitlocal import checkpoints
 from vitlocal.data import NPZ, ImageFolder, cache
 from vitlocal.protocol import CropFlip
+from vitlocal.runs import checkpoints
 from vitlocal.tasks import Classification, EpochMetrics, PredictionWriter
 
 TWO = {"strategy": "ddp_fork", "devices": 2}

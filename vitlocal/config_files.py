@@ -1,6 +1,7 @@
 """The YAML files that come with vitlocal, and how a name on the command line finds one."""
 
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -35,8 +36,8 @@ def find(name: str) -> Path:
     return files[name]
 
 
-def check(path: Path) -> None:
-    """Refuse a file that is no YAML mapping.
+def read(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file.
 
     Raises:
         InputError: it can't be read, or holds something else.
@@ -59,3 +60,4 @@ def check(path: Path) -> None:
         raise InputError(f"config {path} is empty: give a mapping of keys to values")
     if not isinstance(content, dict):
         raise InputError(f"config {path} holds a {type(content).__name__}: give a mapping of keys to values")
+    return content

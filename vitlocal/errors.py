@@ -7,3 +7,10 @@ class InputError(ValueError):
     The message is one sentence for the person at the keyboard: what was given, where, and
     what would do. The command line prints it alone, without a traceback.
     """
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """The exception that the others were raised from: the one that says what is wrong."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error

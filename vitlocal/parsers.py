@@ -14,7 +14,7 @@ class ConfigFile(ActionConfigFile):
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
         """Find the file and merge it into what was given before."""
         path = config_files.find(values)
-        config_files.check(path)
+        config_files.read(path)  # refuses what is no mapping, in a sentence
         super().__call__(parser, cfg, str(path), option_string)
 
 

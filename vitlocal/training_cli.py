@@ -17,15 +17,16 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 
-from vitlocal import __version__, hardware, runs
-from vitlocal.checkpoints import CheckpointFiles, ProcessStates, RunCheckpoint, newest, read
+from vitlocal import __version__, hardware
 from vitlocal.data import Digits, ImageDataModule
 from vitlocal.errors import InputError
 from vitlocal.files import remove_leftovers
 from vitlocal.heads import LocalityMonitor, OutlierMonitor
 from vitlocal.parsers import ConfigFile, Sentences
 from vitlocal.protocol import Protocol
-from vitlocal.tasks import Classification, EpochMetrics, FiniteLoss, InitialWeights, PredictionWriter
+from vitlocal.runs import InitialWeights, ProcessStates, RunCheckpoint, folders
+from vitlocal.runs.checkpoints import CheckpointFiles, newest, read
+from vitlocal.tasks import Classification, EpochMetrics, FiniteLoss, PredictionWriter
 from vitlocal.tasks.classification import DATA_FACTS
 
 DIGITS_NOTE = "vitlocal: on the embedded digits; --config cifar100.yaml gives the paper's CIFAR-100"
@@ -84,7 +85,7 @@ class SaveConfig(SaveConfigCallback):
         for logger in trainer.loggers if trainer.is_global_zero and not self._saved else ():
             if isinstance(logger, TensorBoardLogger):
                 logger.finalize("failed")
-                runs.remove_unbegun(Path(logger.log_dir))
+                folders.remove_unbegun(Path(logger.log_dir))
 
 
 class TrainingCLI(LightningCLI):
@@ -205,7 +206,7 @@ class TrainingCLI(LightningCLI):
                 read(config.ckpt_path)
             return
         built = self.parser.instantiate(self.config)[command]
-        root = runs.folder(config.trainer.default_root_dir, built.data.name, built.protocol.name)
+        root = folders.folder(config.trainer.default_root_dir, built.data.name, built.protocol.name)
         checkpoint, self._step = newest(root, config.ckpt_path, resuming=command == "fit")
         config.ckpt_path = str(checkpoint)
         if command == "fit":
@@ -267,8 +268,10 @@ class TrainingCLI(LightningCLI):
             kwargs["plugins"] = [*plugins, CheckpointFiles()]
         self._check_processes(config.trainer)
         suffix = "" if self.subcommand == "fit" else f"-{self.subcommand}"
-        root = runs.folder(config.trainer.default_root_dir, config.data.name, config.protocol.name + suffix)
-        version = runs.number(self.resumed) if self.resumed else runs.next_version(root)
+        root = folders.folder(
+            config.trainer.default_root_dir, config.data.name, config.protocol.name + suffix
+        )
+        version = folders.number(self.resumed) if self.resumed else folders.next_version(root)
         self.run = root / f"version_{version}"
         if config.trainer.logger in (None, True):
             # Of a run that goes on, what it showed after its checkpoint is hidden.

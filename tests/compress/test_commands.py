@@ -19,7 +19,8 @@ from vitlocal.compress.quantize import main, quantize
 from vitlocal.compress.trained_run import training_batches
 from vitlocal.data import NPZ
 from vitlocal.errors import InputError
-from vitlocal.inspection.trained import find_checkpoint, trained_subject
+from vitlocal.inspection.trained import trained_subject
+from vitlocal.runs import open_run
 
 SMALL = {"calibration_batches": 2, "batch_size": 8, "repeats": 2}
 
@@ -36,7 +37,7 @@ def run(tmp_path_factory, blobs):
 
 @pytest.fixture(scope="module")
 def subject(run):
-    return trained_subject(find_checkpoint(run)[0]).eval()
+    return trained_subject(open_run(run)).eval()
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +127,7 @@ def test_onnx_gives_the_same_logits(options, run, blobs, tmp_path, validation, c
     assert "gives PyTorch's logits on 13 validation images" in capsys.readouterr().out
     session = onnxruntime.InferenceSession(tmp_path / "vit.onnx")
     images, _ = validation
-    expected = trained_subject(find_checkpoint(trained)[0]).eval()(images).detach()
+    expected = trained_subject(open_run(trained)).eval()(images).detach()
     for count in (1, 13):
         given = session.run(None, {"image": images[:count].numpy()})[0]
         np.testing.assert_allclose(given, expected[:count].numpy(), rtol=1e-4, atol=1e-5)
@@ -184,7 +185,7 @@ def test_quantize_refuses_files_and_weights(run, tmp_path):
     taken.touch()
     with pytest.raises(InputError, match="is a file: give a folder"):
         quantize(run, output=taken, **SMALL)
-    content = torch.load(find_checkpoint(run)[0], weights_only=True)
+    content = torch.load(open_run(run).checkpoint, weights_only=True)
     content["state_dict"]["network.head.bias"][:] = torch.nan
     torch.save(content, tmp_path / "nan.ckpt")
     with pytest.raises(InputError, match="isn't known on which images"):

@@ -24,9 +24,10 @@ from lightning.pytorch import Trainer
 from PIL import Image
 
 from tests.spoilt import Crafted, blobs, checkpoint, image_folder, on_blobs, tiny_imagenet
-from vitlocal import checkpoints, messages
+from vitlocal import messages
 from vitlocal.cli import main
 from vitlocal.data import NPZ, ImageFolder, TinyImageNet
+from vitlocal.runs import checkpoints
 
 DATA_KEYS = ("path", "batch_size", "val_fraction", "split_seed", "num_workers", "class_path", "image_size")
 KEYS = (

@@ -13,6 +13,7 @@ from vitlocal.heads.border import BorderMass, mixed_images, pasted_share
 from vitlocal.heads.observation import Observation
 from vitlocal.inspection.trained import trained_subject
 from vitlocal.models import VisionTransformer
+from vitlocal.runs import open_run
 
 KINDS = {
     "softmax": {},
@@ -92,7 +93,7 @@ def table(path):
 def test_borders_are_those_of_the_first_validation_images_mixed(run, npz_file):
     folder = run("mixed", "--locality.mixed_images=10")
     rows = [row for row in table(folder / "heads.csv") if row["epoch"] == "1"]
-    subject = trained_subject(folder / "checkpoints/last.ckpt")
+    subject = trained_subject(open_run(folder / "checkpoints/last.ckpt"))
     data = NPZ(path=str(npz_file), batch_size=8)
     data.prepare_data()
     data.setup("validate")

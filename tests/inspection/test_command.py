@@ -20,6 +20,7 @@ from vitlocal.heads.rollout import rollout_step
 from vitlocal.inspection import command
 from vitlocal.inspection.command import inspect, main
 from vitlocal.inspection.trained import trained_subject
+from vitlocal.runs import open_run
 
 FIGURES = {"mad.png", "entropy.png", "entropy_mad.png"}
 
@@ -128,7 +129,7 @@ def test_maps_and_rollout_are_of_the_weights(run, blobs, monkeypatch):
     checkpoint = run / "checkpoints" / "last.ckpt"
     inspect(str(checkpoint), layers=[1], heads=[1, 0], maps=2)
     inspect(str(checkpoint), layers=[0], heads=[1], maps=1, query="class")
-    subject = trained_subject(checkpoint).eval()
+    subject = trained_subject(open_run(checkpoint)).eval()
     layers = []
     for _, module in find_attention(subject):
         module.register_forward_hook(lambda own, inputs, _: layers.append(own.probabilities(inputs[0])))

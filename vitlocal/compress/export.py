@@ -6,14 +6,15 @@ from typing import Any
 
 import torch
 
-from vitlocal import checkpoints, parsers
+from vitlocal import parsers
 from vitlocal.compress.outcome import evaluate
 from vitlocal.compress.trained_run import data_of, need, validation_batches
 from vitlocal.data import ImageDataModule
 from vitlocal.errors import InputError
 from vitlocal.files import atomic_path
 from vitlocal.inspection.subject import Subject
-from vitlocal.inspection.trained import find_checkpoint, trained_subject
+from vitlocal.inspection.trained import trained_subject
+from vitlocal.runs import Run, open_run
 
 CHECKED = 256
 """Most validation images on which an ONNX file is compared with PyTorch."""
@@ -48,12 +49,12 @@ def export(ckpt_path: Path, output: Path, data: ImageDataModule | str | None = N
         need("an ONNX file", "onnx", "onnxscript", "onnxruntime")
     else:
         need("a safetensors file", "safetensors")
-    checkpoint, run = find_checkpoint(ckpt_path)
-    subject = trained_subject(checkpoint).eval()
+    run = open_run(ckpt_path)
+    subject = trained_subject(run).eval()
     if suffix == ".onnx":
         _write_onnx(subject, data_of(subject, run, data), output)
     else:
-        _write_safetensors(subject, checkpoint, output)
+        _write_safetensors(subject, run, output)
 
 
 def main(words: list[str]) -> None:
@@ -89,14 +90,12 @@ def _write_onnx(subject: Subject, data: ImageDataModule, output: Path) -> None:
     )
 
 
-def _write_safetensors(subject: Subject, checkpoint: Path, output: Path) -> None:
+def _write_safetensors(subject: Subject, run: Run, output: Path) -> None:
     from safetensors.torch import save
 
-    facts = checkpoints.read(checkpoint)["hyper_parameters"]
-    facts = {name: value for name, value in facts.items() if not name.startswith("_")}
     network: Any = subject.network
     weights = network.state_dict()
     with atomic_path(output) as path:
         # Not save_file, whose file only its owner may read.
-        path.write_bytes(save(weights, {"format": "pt", "hyperparameters": json.dumps(facts)}))
+        path.write_bytes(save(weights, {"format": "pt", "hyperparameters": json.dumps(run.hyperparameters)}))
     print(f"vitlocal: {output} has {len(weights)} tensors under timm's names")

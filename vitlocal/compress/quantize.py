@@ -18,7 +18,8 @@ from vitlocal.data import ImageDataModule
 from vitlocal.errors import InputError
 from vitlocal.files import atomic_path
 from vitlocal.inspection.subject import Subject
-from vitlocal.inspection.trained import find_checkpoint, trained_subject
+from vitlocal.inspection.trained import trained_subject
+from vitlocal.runs import open_run
 
 TIMED = (1, 128)
 """Images a call whose latency is measured."""
@@ -74,11 +75,11 @@ def quantize(
         raise InputError(f"max_images is {max_images}: give at least 1, or leave it out for all")
     if int8:
         need("the int8 model", "onnx", "onnxscript", "onnxruntime")
-    checkpoint, run = find_checkpoint(ckpt_path)
-    output = output or run / "quantize"
+    run = open_run(ckpt_path)
+    output = output or run.folder / "quantize"
     if output.exists() and not output.is_dir():
         raise InputError(f"output {output} is a file: give a folder")
-    subject = trained_subject(checkpoint).eval()
+    subject = trained_subject(run).eval()
     trial = _Trial(subject, data_of(subject, run, data), batch_size, calibration_batches, max_images)
     subject.to("cuda" if torch.cuda.is_available() else "cpu")
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +10,8 @@ from torch import Tensor
 from vitlocal.data import BatchDataset, ImageDataModule
 from vitlocal.errors import InputError
 from vitlocal.inspection.subject import Subject
-from vitlocal.inspection.trained import make_data, read_config
+from vitlocal.runs import Run
+from vitlocal.runs.datasets import make_data
 
 Batch = dict[str, Tensor]
 
@@ -33,25 +33,21 @@ def need(what: str, *modules: str) -> None:
             raise InputError(f"{what} needs {module} ({error}): pip install 'vitlocal[compress]'") from error
 
 
-def data_of(subject: Subject, run: Path, given: ImageDataModule | str | None) -> ImageDataModule:
+def data_of(subject: Subject, run: Run, given: ImageDataModule | str | None) -> ImageDataModule:
     """The data set that is given, else the run's, read and checked against the network.
 
     Args:
         subject: the network.
-        run: folder of its run.
-        given: data set, or what says which; see :func:`vitlocal.inspection.trained.make_data`.
+        run: that it is of.
+        given: data set, or what says which; see :func:`vitlocal.runs.datasets.make_data`.
 
     Raises:
         InputError: none is known, it is missing or wrong, or its images are not such as the network takes.
     """
-    if given is None and (run / "config.yaml").is_file():
-        given = read_config(run / "config.yaml").get("data")
     if given is None:
-        raise InputError(
-            f"it isn't known on which images {subject.name} was trained: give a data set, "
-            "such as --data=digits.yaml"
-        )
-    data = given if isinstance(given, ImageDataModule) else make_data(given)
+        data = run.load_data()
+    else:
+        data = given if isinstance(given, ImageDataModule) else make_data(given)
     data.prepare_data()
     data.setup()
     network: Any = subject.network

@@ -16,7 +16,7 @@ from torch import Tensor
 from vitlocal.errors import InputError
 from vitlocal.files import EpochTable
 from vitlocal.heads.observe import find_attention, find_network
-from vitlocal.runs import writable_folder
+from vitlocal.processes import writable_folder
 
 Batch = dict[str, Tensor]
 Rows = Sequence[Mapping[str, object]]

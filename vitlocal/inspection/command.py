@@ -29,7 +29,9 @@ from vitlocal.inspection import figures
 from vitlocal.inspection.adapters import LIBRARIES
 from vitlocal.inspection.images import NamedImages, of_data, of_folder
 from vitlocal.inspection.subject import Subject
-from vitlocal.inspection.trained import find_checkpoint, make_data, read_config, trained_subject
+from vitlocal.inspection.trained import trained_subject
+from vitlocal.runs import Run, open_run
+from vitlocal.runs.datasets import make_data
 
 BATCH = 32
 Query = Literal["centre", "class"]
@@ -187,14 +189,14 @@ def summary(layers: Sequence[LayerStatistics], uniform: dict[str, float]) -> str
     return "\n".join(lines)
 
 
-def _open(model: str, pretrained: bool, output: Path | None) -> tuple[Subject, Path, dict[str, Any]]:
-    """The network, the folder to write to, and the configuration of its run, empty if there is none."""
+def _open(model: str, pretrained: bool, output: Path | None) -> tuple[Subject, Path, Run | None]:
+    """The network, the folder to write to, and its run, if it is of one."""
     library, colon, name = model.partition(":")
     if colon and library in LIBRARIES:
         if not name:
             raise InputError(f"model is {model}: give a name after the colon")
         folder = Path("lightning_logs") / ("inspect-" + re.sub(r"[^\w.-]+", "-", model))
-        return LIBRARIES[library](name, pretrained), output or folder, {}
+        return LIBRARIES[library](name, pretrained), output or folder, None
     if not Path(model).exists():
         raise InputError(
             f"model is {model}: there is no such run or checkpoint, nor does it begin with "
@@ -202,32 +204,34 @@ def _open(model: str, pretrained: bool, output: Path | None) -> tuple[Subject, P
         )
     if pretrained:
         raise InputError(f"pretrained is given but {model} has its own weights: leave it out")
-    checkpoint, run = find_checkpoint(Path(model))
-    config = read_config(run / "config.yaml") if (run / "config.yaml").is_file() else {}
-    return trained_subject(checkpoint), output or run / "inspect", config
+    run = open_run(model)
+    return trained_subject(run), output or run.folder / "inspect", run
 
 
-def _setting(config: Any, *keys: str) -> Any:
+def _setting(run: Run | None, *keys: str) -> Any:
     """A value in a run's configuration; None where there is none."""
+    config: Any = run.config if run else {}
     for key in keys:
         config = config.get(key) if isinstance(config, dict) else None
     return config
 
 
 def _images(
-    subject: Subject, data: ImageDataModule | str | None, folder: Path | None, run: dict[str, Any], count: int
+    subject: Subject, data: ImageDataModule | str | None, folder: Path | None, run: Run | None, count: int
 ) -> tuple[str, NamedImages]:
     """Where the images come from, and the images as the network takes them."""
     if folder is not None:
         source, named = str(folder), of_folder(folder, max(subject.image_size), count)
     else:
-        given = data if data is not None else run.get("data")
-        if given is None:
-            raise InputError(
-                f"it isn't known on which images to inspect {subject.name}: "
-                "give --images=FOLDER or a data set, such as --data=digits.yaml"
-            )
-        made = given if isinstance(given, ImageDataModule) else make_data(given)
+        if data is None:
+            if run is None or not run.config.get("data"):
+                raise InputError(
+                    f"it isn't known on which images to inspect {subject.name}: "
+                    "give --images=FOLDER or a data set, such as --data=digits.yaml"
+                )
+            made = run.load_data()
+        else:
+            made = data if isinstance(data, ImageDataModule) else make_data(data)
         source, named = made.name, of_data(made, count)
     return source, ((name, subject.fit(image)) for name, image in named)
 

@@ -19,9 +19,10 @@ from typing import Any, Literal, NamedTuple
 
 import yaml
 
-from vitlocal import __version__, checkpoints, runs
+from vitlocal import __version__
 from vitlocal.errors import InputError
 from vitlocal.files import atomic_path
+from vitlocal.runs import Run, checkpoints, folders
 from vitlocal.study.plan import Cell
 from vitlocal.study.settings import TRUNK, absent, flat
 
@@ -80,8 +81,8 @@ def _state(cell: Cell) -> State:
 
 def newest_run(cell: Cell) -> Path | None:
     """The newest run folder of a cell; older ones ended before their first checkpoint."""
-    found = [version for logs in cell.folder.glob("lightning_logs/*") for version in runs.versions(logs)]
-    return max(found, key=runs.number, default=None)
+    found = [version for logs in cell.folder.glob("lightning_logs/*") for version in folders.versions(logs)]
+    return max(found, key=folders.number, default=None)
 
 
 def run(cell: Cell, environment: Mapping[str, str], stop: threading.Event) -> None:
@@ -200,8 +201,8 @@ def _lock(cell: Cell) -> Iterator[int | None]:
 
 def _has_checkpoint(cell: Cell) -> bool:
     newest = newest_run(cell)
-    names = (checkpoints.LAST, checkpoints.BEFORE_LAST)
-    return newest is not None and any((newest / "checkpoints" / name).is_file() for name in names)
+    resumable = {checkpoints.LAST, checkpoints.BEFORE_LAST}
+    return newest is not None and not resumable.isdisjoint(Run(newest).checkpoints)
 
 
 def _epochs(table: Path) -> int:

@@ -16,13 +16,14 @@ import pandas as pd
 import torch
 import yaml
 
-from vitlocal import config_files, runs
+from vitlocal import config_files
 from vitlocal.errors import InputError
 from vitlocal.heads.border import BORDER
 from vitlocal.heads.functional import uniform_mad
 from vitlocal.heads.kinds import head_kind
 from vitlocal.heads.outliers import HEAD_STATISTICS
 from vitlocal.heads.summary import LOCAL
+from vitlocal.runs import folders
 from vitlocal.study import quantized
 from vitlocal.study.settings import TRUNK, absent, flat
 
@@ -130,8 +131,7 @@ def load(run_folder: Path, *, condition: str | None = None, data: str | None = N
         raise InputError(f"{folder} is not there: give the folder of a run, such as version_0")
     if not (folder / "config.yaml").is_file():
         raise InputError(f"{folder} is no run: it has no config.yaml")
-    config_files.check(folder / "config.yaml")
-    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    config = config_files.read(folder / "config.yaml")
     if not isinstance(config.get("protocol"), dict):
         raise InputError(f"{folder / 'config.yaml'} is not that of a run: it has no protocol")
     metrics = _read(folder / "metrics.csv", ("epoch",))
@@ -328,7 +328,7 @@ def _conditions(study: Path) -> list[str]:
 
 def _number(version: Path) -> int:
     name = version.name
-    return runs.number(version) if name.removeprefix("version_").isdecimal() else -1
+    return folders.number(version) if name.removeprefix("version_").isdecimal() else -1
 
 
 def _cell(folder: Path) -> tuple[str, str, int | None] | None:

@@ -3,7 +3,6 @@
 from vitlocal.tasks.classification import Classification
 from vitlocal.tasks.epoch_metrics import EpochMetrics
 from vitlocal.tasks.finite import FiniteLoss
-from vitlocal.tasks.initial_weights import InitialWeights
 from vitlocal.tasks.predictions import PredictionWriter
 
-__all__ = ["Classification", "EpochMetrics", "FiniteLoss", "InitialWeights", "PredictionWriter"]
+__all__ = ["Classification", "EpochMetrics", "FiniteLoss", "PredictionWriter"]

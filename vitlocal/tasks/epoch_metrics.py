@@ -6,7 +6,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from vitlocal.files import EpochTable
-from vitlocal.runs import writable_folder
+from vitlocal.processes import writable_folder
 
 COLUMNS = (
     "epoch",

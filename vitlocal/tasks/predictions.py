@@ -10,7 +10,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from vitlocal.data import BatchDataset
 from vitlocal.files import atomic_path
-from vitlocal.runs import gathered, writable_folder
+from vitlocal.processes import gathered, writable_folder
 
 COLUMNS = ("image", "label", "predicted", "probability")
 

@@ -9,9 +9,10 @@ import torch
 from lightning.pytorch import Callback, seed_everything
 from torch.multiprocessing import ProcessRaisedException
 
-from vitlocal.checkpoints import CheckpointFiles, ProcessStates, RunCheckpoint, newest, read
 from vitlocal.data import NPZ
 from vitlocal.errors import InputError
+from vitlocal.runs import ProcessStates, RunCheckpoint
+from vitlocal.runs.checkpoints import CheckpointFiles, newest, read
 from vitlocal.tasks import Classification, EpochMetrics
 
 CONTENT = {"state_dict": {"weight": torch.arange(5000.0)}, "hyper_parameters": {}, "global_step": 3}

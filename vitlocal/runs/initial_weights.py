@@ -5,8 +5,8 @@ from pathlib import Path
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
-from vitlocal import checkpoints
 from vitlocal.errors import InputError
+from vitlocal.runs import checkpoints
 
 
 class InitialWeights(Callback):
