@@ -8,16 +8,16 @@ import torch
 from side_by_side import Benchmark
 from torch import Tensor, nn
 
-from vitlocal.models import Attention, ClippedSoftmaxAttention, GatedAttention
+from vitlocal.models import ClippedSoftmax, Gated, Softmax
 
 SIZES = {65: 128, 257: 32}  # tokens, and images in a batch
 
 
-class Formula(ClippedSoftmaxAttention):
+class Formula(ClippedSoftmax):
     """Clipped softmax as the paper writes it and its authors' code computes it."""
 
     def _mix(self, x: Tensor) -> Tensor:
-        query, key, value = self._split(self.qkv(x))
+        query, key, value = self.split(self.qkv(x))
         scores = query @ key.transpose(-2, -1) * query.shape[-1] ** -0.5
         weights = torch.clip((self.zeta - self.gamma) * scores.softmax(-1) + self.gamma, 0, 1)
         return (weights @ value).transpose(1, 2)
@@ -52,12 +52,12 @@ def main() -> None:
         torch.manual_seed(0)
         shape, gamma = (args.width, args.heads), -0.5 / tokens
         layers: dict[str, nn.Module] = {
-            "softmax": Attention(*shape),
-            "clipped softmax": ClippedSoftmaxAttention(*shape, gamma=gamma),
+            "softmax": Softmax(*shape),
+            "clipped softmax": ClippedSoftmax(*shape, gamma=gamma),
             "clipped softmax, the formula": Formula(*shape, gamma=gamma),
-            "gated, linear": GatedAttention(*shape),
-            "gated, mlp": GatedAttention(*shape, gate="mlp"),
-            "gated, all_heads_linear": GatedAttention(*shape, gate="all_heads_linear"),
+            "gated, linear": Gated(*shape),
+            "gated, mlp": Gated(*shape, gate="mlp"),
+            "gated, all_heads_linear": Gated(*shape, gate="all_heads_linear"),
         }
         for layer in layers.values():
             layer.to(bench.device)

@@ -33,9 +33,11 @@ def test_nothing_to_find():
 class Adapter(TimmAttention):
     """timm's attention under the contract."""
 
-    def probabilities(self, x):
-        query, key, _ = self.qkv(x).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        return (self.q_norm(query) * self.scale @ self.k_norm(key).transpose(-2, -1)).softmax(-1).float()
+    def explicit(self, x, tap, queries=None):
+        query, key, value = self.qkv(x).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        weights = (self.q_norm(query) * self.scale @ self.k_norm(key).transpose(-2, -1)).softmax(-1)
+        tap("weights", weights)
+        return self.proj((weights @ value).transpose(1, 2).flatten(2))
 
 
 @pytest.mark.parametrize("class_token", [True, False])

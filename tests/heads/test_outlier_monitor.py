@@ -17,31 +17,40 @@ from vitlocal.errors import InputError
 from vitlocal.heads import LocalityMonitor, OutlierMonitor
 from vitlocal.heads.outlier_figures import outlier_figure
 from vitlocal.heads.outlier_monitor import COLUMNS, HEAD_COLUMNS, HEADLINES
-from vitlocal.models import GatedAttention, VisionTransformer
+from vitlocal.models import Gated, VisionTransformer
 from vitlocal.tasks import Classification
 
 TRAIN, VAL, DEPTH, HEADS, WIDTH = 8, 10, 2, 2, 16
 DEVIATIONS = 2.0  # so that activations as small as these have outliers
 
 
-class WithoutWeights(nn.Module):
-    """An attention module that gives its probabilities from its tokens only."""
+class OfItsOwn(nn.Module):
+    """An attention module that shares nothing with ours but the contract."""
 
     def __init__(self, width, heads):
         super().__init__()
         self.num_heads, self.qkv, self.proj = heads, nn.Linear(width, 3 * width), nn.Linear(width, width)
 
-    def probabilities(self, x):
-        query, key, _ = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        return (query * query.shape[-1] ** -0.5 @ key.transpose(-2, -1)).softmax(-1)
+    def register_qkv_hook(self, hook):
+        return self.qkv.register_forward_hook(lambda _, args, output: hook(*args, self.split(output)))
+
+    def split(self, qkv):
+        return qkv.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
 
     def forward(self, x):
-        value = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))[:, :, 2].transpose(1, 2)
-        return self.proj((self.probabilities(x) @ value).transpose(1, 2).flatten(2))
+        return self.explicit(x, lambda name, tensor: None)
+
+    def explicit(self, x, tap, queries=None, qkv=None):
+        query, key, value = qkv = self.split(self.qkv(x)) if qkv is None else qkv
+        weights = (query * query.shape[-1] ** -0.5 @ key.transpose(-2, -1)).softmax(-1)
+        context = (weights @ value).transpose(1, 2).flatten(2)
+        for name, tensor in {"qkv": qkv, "weights": weights, "context": context}.items():
+            tap(name, tensor)
+        return self.proj(context)
 
 
 class Hidden(nn.Module):
-    """An attention module that shows no more than its probabilities."""
+    """An attention module that shows no more than its weights."""
 
     def __init__(self, width, heads):
         super().__init__()
@@ -52,7 +61,12 @@ class Hidden(nn.Module):
         return (query @ key.transpose(-2, -1)).softmax(-1).float()
 
     def forward(self, x):
-        return self.probabilities(x).mean(1) @ x
+        return self.explicit(x, lambda name, tensor: None)
+
+    def explicit(self, x, tap, queries=None):
+        weights = self.probabilities(x)
+        tap("weights", weights)
+        return weights.mean(1) @ x
 
 
 @pytest.fixture
@@ -105,7 +119,7 @@ def reference(module, images):
 def slow_heads(attention, x, stream):
     """Share of nothing and relative update of each head, (2, H), in float64 and image by image."""
     weight, bias = attention.qkv.weight.detach().double(), attention.qkv.bias.detach().double()
-    gated, size = isinstance(attention, GatedAttention), WIDTH // HEADS
+    gated, size = isinstance(attention, Gated), WIDTH // HEADS
     sums = np.zeros((2, HEADS))
     for image, tokens in zip(x, stream, strict=True):
         query, key, value = (image @ weight.T + bias).split(WIDTH, dim=1)
@@ -158,13 +172,11 @@ def check(module, images, folder, epoch, suffix=""):
     return rows, head_rows
 
 
-@pytest.mark.parametrize("kind", ["softmax", "gated", "without weights"])
+@pytest.mark.parametrize("kind", ["softmax", "gated", "of its own"])
 def test_tables_hold_what_the_layers_did(fit, module, tmp_path, kind):
     for block in module.network.blocks if kind != "softmax" else ():
         block.attn = (
-            GatedAttention(WIDTH, HEADS, gate="all_heads_linear")
-            if kind == "gated"
-            else WithoutWeights(WIDTH, HEADS)
+            Gated(WIDTH, HEADS, gate="all_heads_linear") if kind == "gated" else OfItsOwn(WIDTH, HEADS)
         )
         with torch.no_grad():
             for parameter in block.attn.parameters():
@@ -219,11 +231,11 @@ def test_training_is_the_same_with_and_without(make_trainer, module):
     assert not any(part._forward_hooks or part._forward_pre_hooks for part in module.network.modules())
 
 
-@pytest.mark.parametrize("weights", [True, False])
-def test_every_n_epochs_and_chosen_images(fit, module, tmp_path, weights):
+@pytest.mark.parametrize("ours", [True, False])
+def test_every_n_epochs_and_chosen_images(fit, module, tmp_path, ours):
     module.lr = 0
-    for block in module.network.blocks if not weights else ():
-        block.attn = WithoutWeights(WIDTH, HEADS)
+    for block in module.network.blocks if not ours else ():
+        block.attn = OfItsOwn(WIDTH, HEADS)
     fit(
         OutlierMonitor(every_n_epochs=2, before_training=False, max_images=3, deviations=DEVIATIONS),
         max_epochs=2,

@@ -133,13 +133,14 @@ def test_heads_against_loops(heads, small_value, gated):
     )
     given = gates if gated else None
     np.testing.assert_allclose(nothing_share(attention, values, given, small_value), share, atol=1e-6)
-    np.testing.assert_allclose(update_norm(attention, values, projection, given), norm, rtol=1e-5)
+    opened = attention if given is None else attention * given[..., None]
+    context = (opened @ values).transpose(1, 2).flatten(2)
+    np.testing.assert_allclose(update_norm(context, projection, HEADS), norm, rtol=1e-5)
     stream = torch.rand(IMAGES) + 1
     metric = IdleHeads(HEADS, small_value)
     for part in (slice(0, 5), slice(5, 7)):
-        metric.update(
-            attention[part], values[part], projection, stream[part], None if given is None else given[part]
-        )
+        gates_of_part = None if given is None else given[part]
+        metric.update(attention[part], values[part], context[part], projection, stream[part], gates_of_part)
     found = metric.compute()
     np.testing.assert_allclose(found["do_nothing"], share.mean(0), atol=1e-6)
     np.testing.assert_allclose(found["update"], (norm / stream[:, None].numpy()).mean(0), rtol=1e-5)
@@ -155,10 +156,9 @@ def test_what_clipping_takes_away_is_nothing():
 def test_the_update_is_the_part_of_the_projection_that_is_the_heads(heads):
     """All weight on one key: the norm of that key's projected value."""
     _, values, projection, _ = heads
-    attention = torch.zeros(IMAGES, HEADS, TOKENS, TOKENS)
-    attention[..., 4] = 1
+    context = values[:, :, 4].flatten(1)[:, None].expand(-1, TOKENS, -1)
     for head in range(HEADS):
         alone = torch.zeros(IMAGES, WIDTH)
         alone[:, 4 * head : 4 * head + 4] = values[:, head, 4]
         expected = torch.nn.functional.linear(alone, projection).norm(dim=-1)
-        torch.testing.assert_close(update_norm(attention, values, projection)[:, head], expected)
+        torch.testing.assert_close(update_norm(context, projection, HEADS)[:, head], expected)

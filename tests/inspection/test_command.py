@@ -20,6 +20,7 @@ from vitlocal.heads.rollout import rollout_step
 from vitlocal.inspection import command
 from vitlocal.inspection.command import inspect, main
 from vitlocal.inspection.trained import trained_subject
+from vitlocal.models import attention_weights
 from vitlocal.runs import open_run
 
 FIGURES = {"mad.png", "entropy.png", "entropy_mad.png"}
@@ -132,7 +133,7 @@ def test_maps_and_rollout_are_of_the_weights(run, blobs, monkeypatch):
     subject = trained_subject(open_run(checkpoint)).eval()
     layers = []
     for _, module in find_attention(subject):
-        module.register_forward_hook(lambda own, inputs, _: layers.append(own.probabilities(inputs[0])))
+        module.register_forward_hook(lambda own, inputs, _: layers.append(attention_weights(own, inputs[0])))
     with np.load(blobs) as arrays, torch.no_grad():
         images = torch.from_numpy(arrays["val_images"][:2]).permute(0, 3, 1, 2)
         subject(images)

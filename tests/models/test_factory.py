@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vitlocal.errors import InputError
-from vitlocal.models import ClippedSoftmaxAttention, VisionTransformer
+from vitlocal.models import ClippedSoftmax, VisionTransformer
 from vitlocal.models.factory import OPTIONS
 from vitlocal.tasks import Classification
 
@@ -61,7 +61,7 @@ def test_the_task_has_the_network_s_options_and_defaults():
 def test_gamma(options, gamma):
     network = VisionTransformer(**SMALL, attention="clipped_softmax", clip_zeta=1.2, **options)
     for block in network.blocks:  # 4 patches and the class token
-        assert isinstance(block.attn, ClippedSoftmaxAttention)
+        assert isinstance(block.attn, ClippedSoftmax)
         assert block.attn.gamma == pytest.approx(gamma) and block.attn.zeta == 1.2
 
 

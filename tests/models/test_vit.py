@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from vitlocal.errors import InputError
-from vitlocal.models import Attention, VisionTransformer
+from vitlocal.models import Softmax, VisionTransformer, attention_weights
 
 SHAPES = {
     "default": {},
@@ -79,9 +79,9 @@ def test_initialisation_is_timms():
 @torch.no_grad()
 def test_probabilities_are_what_forward_applies():
     torch.manual_seed(0)
-    attention = Attention(width=24, heads=3)
+    attention = Softmax(dim=24, num_heads=3)
     x = torch.randn(2, 7, 24)
-    weights = attention.probabilities(x)
+    weights = attention_weights(attention, x)
     assert weights.shape == (2, 3, 7, 7) and weights.dtype == torch.float32
     value = attention.qkv(x)[..., 48:].view(2, 7, 3, 8).transpose(1, 2)
     mixed = (weights @ value).transpose(1, 2).reshape(2, 7, 24)
@@ -91,9 +91,9 @@ def test_probabilities_are_what_forward_applies():
 @torch.no_grad()
 def test_probabilities_against_a_slow_loop():
     torch.manual_seed(0)
-    attention = Attention(width=8, heads=2)
+    attention = Softmax(dim=8, num_heads=2)
     x = torch.randn(1, 5, 8)
-    weights = attention.probabilities(x)[0]
+    weights = attention_weights(attention, x)[0]
     query, key, _ = attention.qkv(x)[0].split(8, dim=-1)
     for head in range(2):
         part = slice(4 * head, 4 * head + 4)
@@ -103,9 +103,9 @@ def test_probabilities_against_a_slow_loop():
 
 
 def test_probabilities_are_float32_under_autocast():
-    attention = Attention(width=24, heads=3)
+    attention = Softmax(dim=24, num_heads=3)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        weights = attention.probabilities(torch.randn(2, 7, 24))
+        weights = attention_weights(attention, torch.randn(2, 7, 24))
     assert weights.dtype == torch.float32
     torch.testing.assert_close(weights.sum(-1), torch.ones(2, 3, 7))
 

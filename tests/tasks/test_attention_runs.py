@@ -8,7 +8,7 @@ import torch
 from vitlocal.cli import main
 from vitlocal.inspection.command import inspect
 from vitlocal.inspection.trained import trained_subject
-from vitlocal.models import ClippedSoftmaxAttention, GatedAttention, VisionTransformer
+from vitlocal.models import ClippedSoftmax, Gated, VisionTransformer
 from vitlocal.runs import open_run
 from vitlocal.tasks import Classification
 from vitlocal.tasks.schedule import decay_groups
@@ -60,7 +60,7 @@ def test_a_run_goes_on_exactly_and_is_inspected(words, fit):
     assert [row["epoch"] for row in rows] == [str(epoch) for epoch in range(4) for _ in range(4)]
     assert len({row["mad"] for row in rows if row["epoch"] == "3"}) == 4
     subject = trained_subject(open_run(straight / "checkpoints" / "last.ckpt"))
-    kind = GatedAttention if "gated" in words[0] else ClippedSoftmaxAttention
+    kind = Gated if "gated" in words[0] else ClippedSoftmax
     assert all(type(block.attn) is kind for block in subject.network.blocks)
     inspect(str(straight / "checkpoints" / "last.ckpt"), maps=1, data=str(straight / "config.yaml"))
     (inspected,) = straight.rglob("inspect*/heads.csv")

@@ -1,18 +1,19 @@
-"""vitlocal's Vision Transformer with an 8-bit quantizer at every weight and activation.
+"""A Vision Transformer with an 8-bit quantizer at every weight and activation.
 
-The network's forward is written out here once more, step by step, since inside attention no hook reaches the
-scores. Tests hold the two together: without quantizers both give the same logits.
+Its forward is the network's own, with hooks on layers and a tap inside attention, whose explicit forward
+shows the scores that no hook reaches. Tests hold the two together: without quantizers both give the same
+logits.
 """
 
-from collections.abc import Callable, Iterable
+import copy
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitlocal.compress.quantizer import ActivationQuantizer, quantize_weight
-from vitlocal.models import ClippedSoftmaxAttention, GatedAttention, VisionTransformer
+from vitlocal.models import VisionTransformer
 
 
 class Point(NamedTuple):
@@ -42,6 +43,27 @@ def nothing(point: Point) -> bool:
     return False
 
 
+OUTPUTS = {
+    "patch_embed.proj": "projection",
+    "patch_embed.norm": "norm",
+    "pos_drop": "residual sum",
+    "norm1": "norm 1",
+    "attn.proj": "output projection",
+    "sum1": "residual sum 1",
+    "norm2": "norm 2",
+    "mlp.act": "GELU",
+    "mlp.fc2": "second MLP layer",
+    "sum2": "residual sum 2",
+    "norm": "norm",
+    "fc_norm": "norm",
+    "head": "logits",
+}
+"""What the outputs of the network's and its blocks' layers are called."""
+
+STEPS = {"qkv": "qkv", "scores": "scores", "weights": "attention weights", "context": "context"}
+"""What the steps of attention are called; others are not quantized."""
+
+
 class QuantizedViT(nn.Module):
     """Simulated W8A8 of a trained network, per tensor and static (arXiv 2306.12929, appendix C.4).
 
@@ -52,22 +74,31 @@ class QuantizedViT(nn.Module):
     matrix before it.
 
     Args:
-        network: is read only. Its weights must not change afterwards.
+        network: is copied, to the device where it is.
 
     Attributes:
-        chosen: whether a point is quantized; at first, :func:`everything`.
         activations: the quantizers of activations, in the order in which a forward comes by.
         weights: the points of weights.
     """
 
     def __init__(self, network: VisionTransformer) -> None:
         super().__init__()
-        self.network = network.eval()
-        self.chosen: Callable[[Point], bool] = everything
+        self.network = copy.deepcopy(network).eval().requires_grad_(False)
         self.activations: dict[Point, ActivationQuantizer] = {}
         self.weights: dict[Point, None] = {}  # a set that keeps its order
-        self._rounded: dict[Tensor, Tensor] = {}
+        self._values: list[tuple[Point, Tensor, Tensor, Tensor]] = []  # the tensor, as it was, rounded
+        for point, tensor in _weights(self.network):
+            self.weights[point] = None
+            self._values.append((point, tensor, tensor.clone(), quantize_weight(tensor)[0]))
+        self._put_hooks()
         self._observing = False
+        self.choose(everything)
+
+    def choose(self, chosen: Callable[[Point], bool]) -> None:
+        """Quantize at these points, and nowhere else; at first it is at all."""
+        self._chosen = chosen
+        for point, tensor, plain, rounded in self._values:
+            tensor.copy_(rounded if chosen(point) else plain)
 
     @torch.no_grad()
     def calibrate(self, batches: Iterable[Tensor]) -> None:
@@ -79,82 +110,67 @@ class QuantizedViT(nn.Module):
             InputError: an activation is not finite.
         """
         self.activations.clear()
-        before, self.chosen, self._observing = self.chosen, everything, True
+        before, self._observing = self._chosen, True
+        self.choose(everything)
         try:
             for images in batches:
                 self(images)
         finally:
-            self.chosen, self._observing = before, False
+            self._observing = False
+            self.choose(before)
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images (B, C, H, W) to logits (B, K)."""
-        network, layer = self.network, "patch embedding"
-        images = self._activation(layer, "image", images)
-        x = self._activation(layer, "projection", self._patches(layer, images))
-        x = self._norm(layer, "norm", network.patch_embed.norm, x)
-        if network.cls_token is not None:
-            token = self._weight(layer, "class token", network.cls_token)
-            x = torch.cat([token.expand(x.shape[0], -1, -1), x], dim=1)
-        if network.pos_embed is not None:
-            x = x + self._weight(layer, "positions", network.pos_embed)
-        x = self._activation(layer, "residual sum", x)
-        for number, block in enumerate(network.blocks):
-            x = self._block(f"block {number}", block, x)
-        layer = "head"
-        x = self._norm(layer, "norm", network.norm, x)
-        x = x[:, 0] if network.cls_token is not None else self._activation(layer, "mean", x.mean(dim=1))
-        x = self._norm(layer, "norm", network.fc_norm, x)
-        return self._activation(layer, "logits", self._linear(layer, network.head, x))
+        return self.network(images)
 
-    def _patches(self, layer: str, images: Tensor) -> Tensor:
-        cut = self.network.patch_embed.proj
-        weight = self._weight(layer, "matrices", cut.weight)
-        return F.conv2d(images, weight, cut.bias, cut.stride).flatten(2).transpose(1, 2)
+    def _put_hooks(self) -> None:
+        network = self.network
+        network.register_forward_pre_hook(self._input(Point("patch embedding", "image")))
+        if network.cls_token is None:
+            network.fc_norm.register_forward_pre_hook(self._input(Point("head", "mean")))
+        for layer, name, module in _layers(network):
+            if name in OUTPUTS and not isinstance(module, nn.Identity):
+                module.register_forward_hook(self._output(Point(layer, OUTPUTS[name])))
+            elif name == "attn":
+                module.forward = self._explicit(module, layer)
 
-    def _block(self, layer: str, block: Any, x: Tensor) -> Tensor:
-        x = x + self._attention(layer, block.attn, self._norm(layer, "norm 1", block.norm1, x))
-        x = self._activation(layer, "residual sum 1", x)
-        hidden = self._linear(layer, block.mlp.fc1, self._norm(layer, "norm 2", block.norm2, x))
-        hidden = self._activation(layer, "GELU", block.mlp.act(hidden))
-        x = x + self._activation(layer, "second MLP layer", self._linear(layer, block.mlp.fc2, hidden))
-        return self._activation(layer, "residual sum 2", x)
+    def _input(self, point: Point) -> Callable[[nn.Module, tuple[Tensor, ...]], Tensor]:
+        return lambda module, inputs: self._activation(point, inputs[0])
 
-    def _attention(self, layer: str, attention: Any, x: Tensor) -> Tensor:
-        qkv = self._activation(layer, "qkv", self._linear(layer, attention.qkv, x))
-        query, key, value = qkv.unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
-        scores = self._activation(layer, "scores", scores)
-        weights = scores.softmax(dim=-1)
-        if isinstance(attention, ClippedSoftmaxAttention):
-            gamma, zeta = attention.gamma, attention.zeta
-            weights = ((zeta - gamma) * weights + gamma).clamp(0, 1)
-        context = self._activation(layer, "attention weights", weights) @ value
-        if isinstance(attention, GatedAttention):
-            context = context * attention.gates(x)[..., None]
-        context = self._activation(layer, "context", context.transpose(1, 2).flatten(2))
-        return self._activation(layer, "output projection", self._linear(layer, attention.proj, context))
+    def _output(self, point: Point) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
+        return lambda module, inputs, output: self._activation(point, output)
 
-    def _linear(self, layer: str, linear: nn.Linear, x: Tensor) -> Tensor:
-        return F.linear(x, self._weight(layer, "matrices", linear.weight), linear.bias)
+    def _explicit(self, attention: Any, layer: str) -> Callable[[Tensor], Tensor]:
+        def tap(name: str, tensor: Tensor) -> Tensor | None:
+            return self._activation(Point(layer, STEPS[name]), tensor) if name in STEPS else None
 
-    def _norm(self, layer: str, tensor: str, norm: nn.Module, x: Tensor) -> Tensor:
-        if not isinstance(norm, nn.LayerNorm):
-            return x  # an identity
-        weight = self._weight(layer, "norm weights", norm.weight)
-        x = F.layer_norm(x, norm.normalized_shape, weight, norm.bias, norm.eps)
-        return self._activation(layer, tensor, x)
+        return lambda x: attention.explicit(x, tap)
 
-    def _activation(self, layer: str, tensor: str, x: Tensor) -> Tensor:
-        point = Point(layer, tensor)
+    def _activation(self, point: Point, x: Tensor) -> Tensor:
         if self._observing:
             self.activations.setdefault(point, ActivationQuantizer()).observe(x)
-        return self.activations[point](x) if self.chosen(point) else x
+        return self.activations[point](x) if self._chosen(point) else x
 
-    def _weight(self, layer: str, tensor: str, weight: Tensor) -> Tensor:
-        point = Point(layer, tensor)
-        self.weights[point] = None
-        if not self.chosen(point):
-            return weight
-        if weight not in self._rounded:
-            self._rounded[weight] = quantize_weight(weight)[0]
-        return self._rounded[weight]
+
+def _layers(network: VisionTransformer) -> Iterator[tuple[str, str, Any]]:
+    """All modules in the order of a forward: their layer's name, their own within the network or block."""
+    for name, module in network.named_modules():
+        if name.startswith("blocks."):
+            _, number, *inner = name.split(".")
+            yield f"block {number}", ".".join(inner), module
+        elif name:
+            early = name.startswith("patch_embed") or name == "pos_drop"
+            yield "patch embedding" if early else "head", name, module
+
+
+def _weights(network: VisionTransformer) -> Iterator[tuple[Point, Tensor]]:
+    """What is rounded once: of layers of which each weight is used as it is."""
+    for layer, name, module in _layers(network):
+        if name == "pos_drop":
+            for of_positions, kind in (("cls_token", "class token"), ("pos_embed", "positions")):
+                if (tensor := getattr(network, of_positions)) is not None:
+                    yield Point(layer, kind), tensor
+        elif isinstance(module, nn.Linear | nn.Conv2d):
+            yield Point(layer, "matrices"), module.weight
+        elif isinstance(module, nn.LayerNorm):
+            yield Point(layer, "norm weights"), module.weight

@@ -80,8 +80,9 @@ def quantize(
     if output.exists() and not output.is_dir():
         raise InputError(f"output {output} is a file: give a folder")
     subject = trained_subject(run).eval()
-    trial = _Trial(subject, data_of(subject, run, data), batch_size, calibration_batches, max_images)
+    of_run = data_of(subject, run, data)
     subject.to("cuda" if torch.cuda.is_available() else "cpu")
+    trial = _Trial(subject, of_run, batch_size, calibration_batches, max_images)
 
     fp32, labels = evaluate(trial.float32, trial.validation())
     if not fp32.isfinite().all():
@@ -162,10 +163,10 @@ class _Trial:
         self.calibrate(seed)
         found = []
         for part, name, chosen in tqdm(_parts(self.quantized), desc="one by one", unit="part", disable=None):
-            self.quantized.chosen = chosen
+            self.quantized.choose(chosen)
             logits = evaluate(self.simulated, self.validation(count))[0]
             found.append(outcome(part, logits, labels, fp32, name, seed))
-        self.quantized.chosen = everything
+        self.quantized.choose(everything)
         return found
 
     def int8(self, output: Path, seed: int, repeats: int) -> tuple[Tensor, list[Timed]]:

@@ -15,6 +15,7 @@ from torchmetrics import Metric
 
 from vitlocal.heads import functional
 from vitlocal.heads.functional import ClassToken, GridSize, Unit
+from vitlocal.models.attention import attention_weights
 
 
 class ImageMean(Metric):
@@ -219,25 +220,28 @@ class ClassLogOdds(ImageMean):
 class PositionOnly(ImageMean):
     """What a head would attend to by position alone: queries and keys averaged over images at each position.
 
-    It is updated with the output of an attention module's layer ``qkv``, (B, N, 3 D), instead of weights.
+    It is updated with queries, keys and values (3, B, H, N, D) of an attention module instead of weights.
 
     Args:
-        attention: the module, with ``qkv`` and ``weights``; see :func:`vitlocal.heads.find_attention`.
+        attention: the module; see :func:`vitlocal.heads.find_attention`.
         num_tokens: N.
         options: as of :class:`HeadStatistics`.
     """
 
     def __init__(self, attention: Any, num_tokens: int, **options: Any) -> None:
-        super().__init__(
-            (num_tokens, attention.qkv.out_features), lambda qkv: qkv.float().sum(0, keepdim=True)
-        )
-        # Not a submodule, whose weights would move and be saved with the metric.
-        self._weights, self._options = attention.weights, options
+        shape = (3, attention.num_heads, num_tokens, attention.head_dim)
+        super().__init__(shape, lambda qkv: qkv.float().sum(0, keepdim=True))
+        # Not as a submodule, whose weights would move and be saved with the metric.
+        self._weights, self._options = partial(attention_weights, attention, None), options
+
+    def update(self, qkv: Tensor, *others: Tensor | None) -> None:
+        """Add the images of a batch: queries, keys and values (3, B, H, N, D)."""
+        super().update(qkv.transpose(0, 1))
 
     def compute(self) -> dict[str, Tensor]:
         """``position_mad`` and ``position_self_mass``, (H,) over the images of all processes."""
-        qkv = super().compute().float()[None]
-        found = functional.head_statistics(self._weights(qkv), **self._options)
+        qkv = super().compute().float()[:, None]
+        found = functional.head_statistics(self._weights(qkv=qkv), **self._options)
         return {f"position_{name}": found[name][0] for name in ("mad", "self_mass")}
 
 

@@ -13,7 +13,7 @@ from vitlocal.heads.border import BorderMass, mixed_images, pasted_share
 from vitlocal.heads.figures import AttentionMaps, centre_patch
 from vitlocal.heads.functional import ClassToken, Unit, uniform_mad
 from vitlocal.heads.metrics import HeadStatistics, PositionOnly
-from vitlocal.heads.observe import find_attention, find_network, observe
+from vitlocal.heads.observe import find_attention, find_network, observe, shows_qkv
 from vitlocal.heads.summary import LayerStatistics
 
 
@@ -75,8 +75,7 @@ class Observation:
         patches = math.prod(network.grid_size)
         tokens = network.num_prefix_tokens + patches
         self._positions = [
-            PositionOnly(module, tokens, **options) if hasattr(module, "weights") else None
-            for module in attention
+            PositionOnly(module, tokens, **options) if shows_qkv(module) else None for module in attention
         ]
         self._borders = [
             BorderMass(module.num_heads, patches, network.num_prefix_tokens) for module in attention if mixed

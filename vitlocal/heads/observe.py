@@ -6,9 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from vitlocal.errors import InputError
 from vitlocal.heads.functional import exact_products
+from vitlocal.models.attention import attention_weights
 
 # 8 MiB of float32; the statistics need a few more tensors of that size. Larger is slower on a CPU.
 CHUNK_ELEMENTS = 2**21
@@ -35,8 +37,9 @@ def find_network(module: nn.Module) -> nn.Module:
 def find_attention(network: nn.Module) -> list[tuple[str, Any]]:
     """Names and modules of a network's attention layers, in the order of their definition.
 
-    They are the modules with a method ``probabilities``, from what ``forward`` takes, tokens
-    (B, N, D), to the weights it applies, (B, H, N, N), and with ``num_heads``.
+    They are the modules with ``num_heads`` and a method ``explicit``, from what ``forward`` takes, tokens
+    (B, N, C), to the same output, by way of the weights that it applies: see
+    :class:`~vitlocal.models.attention.Attention`.
 
     Raises:
         InputError: there are none.
@@ -44,12 +47,12 @@ def find_attention(network: nn.Module) -> list[tuple[str, Any]]:
     found = [
         (name, module)
         for name, module in network.named_modules()
-        if callable(getattr(module, "probabilities", None))
+        if callable(getattr(module, "explicit", None))
     ]
     if not found:
         raise InputError(
             f"{type(network).__name__} has no attention to observe: "
-            "its attention modules must have a method probabilities(x)"
+            "its attention modules must have a method explicit(x, tap, queries)"
         )
     return found
 
@@ -64,8 +67,9 @@ def observe(
 ) -> Iterator[None]:
     """Within the block, pass each attention layer's probabilities to that layer's consumer.
 
-    Probabilities are computed for a chunk of images at a time, without gradients, under the autocast
-    of the observed forward; the consumer gets them with autocast off, and nothing else keeps them.
+    Probabilities are computed for a chunk of images at a time, without gradients, from the queries and keys
+    of the observed forward, which is the fast one all the same; the consumer gets them with autocast off, and
+    nothing else keeps them.
 
     Args:
         network: run it eager, inside the block.
@@ -73,7 +77,8 @@ def observe(
             (B', H, N, N), for instance ``HeadStatistics.update``.
         images: which images of a batch, as positions (int64) or a mask (bool); None for all.
         chunk_elements: most elements of probabilities at a time, or one image's if that is more.
-        projected: for each attention layer, what gets the output of its ``qkv``, if anything does.
+        projected: for each attention layer, what gets its queries, keys and values (3, B, H, N, D), if
+            anything does; layers that do not show them leave it out.
     """
     if images is not None and images.dtype == torch.bool:
         images = images.nonzero().squeeze(1)  # once, not in every layer: the number of images syncs
@@ -81,35 +86,44 @@ def observe(
         found = find_attention(network)
         beside = [None] * len(found) if projected is None else projected
         for (_, module), consumer, of_qkv in zip(found, consumers, beside, strict=True):
-            hook = _hook(module, consumer, images, chunk_elements, of_qkv)
-            watched = module.qkv if hasattr(module, "weights") else module
-            hooks.callback(watched.register_forward_hook(hook).remove)
+            read = _reader(module, consumer, images, chunk_elements, of_qkv)
+            hooks.callback(_watch(module, read).remove)
         yield
 
 
-def _hook(
+def shows_qkv(attention: nn.Module) -> bool:
+    """Whether a forward pass of an attention module shows what its tokens are projected to."""
+    return hasattr(attention, "register_qkv_hook")
+
+
+def _watch(attention: Any, read: Callable[[Tensor, Tensor | None], None]) -> RemovableHandle:
+    """Call ``read`` with tokens and, where they are shown, their queries, keys and values."""
+    if shows_qkv(attention):
+        return attention.register_qkv_hook(read)
+    return attention.register_forward_hook(lambda module, inputs, output: read(inputs[0], None))
+
+
+def _reader(
     attention: Any,
     consumer: Callable[[Tensor], object],
     images: Tensor | None,
     chunk_elements: int,
     of_qkv: Callable[[Tensor], object] | None,
-) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-    """A forward hook for ``attention.qkv`` or, where there are no ``weights``, for ``attention`` itself."""
-
-    def read(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        whole = module is attention
-        source, weights = (
-            inputs[0] if whole else output,
-            attention.probabilities if whole else attention.weights,
-        )
-        source = source if images is None else source[images]
-        elements = attention.num_heads * source.shape[1] ** 2
+) -> Callable[[Tensor, Tensor | None], None]:
+    def read(x: Tensor, qkv: Tensor | None) -> None:
+        if images is not None:
+            x, qkv = x[images], None if qkv is None else qkv[:, images]
+        if not len(x):
+            return
+        size = max(1, chunk_elements // (attention.num_heads * x.shape[1] ** 2))
         with torch.no_grad():
-            if of_qkv is not None and len(source):
-                of_qkv(source)
-            for chunk in source.split(max(1, chunk_elements // elements)) if len(source) else ():
-                probabilities = weights(chunk)
-                with exact_products(source.device):
-                    consumer(probabilities)
+            if of_qkv is not None and qkv is not None:
+                of_qkv(qkv)
+            for first in range(0, len(x), size):
+                chunk = slice(first, first + size)
+                projected = None if qkv is None else qkv[:, chunk]
+                weights = attention_weights(attention, x[chunk], qkv=projected)
+                with exact_products(x.device):
+                    consumer(weights)
 
     return read

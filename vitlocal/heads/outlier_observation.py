@@ -1,8 +1,9 @@
 """One observation of outliers: every layer's outputs over the images of one pass through a data set."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from vitlocal.errors import InputError
 from vitlocal.heads.observation import chosen_images
-from vitlocal.heads.observe import CHUNK_ELEMENTS, find_attention, find_network
+from vitlocal.heads.observe import CHUNK_ELEMENTS, find_attention, find_network, shows_qkv
 from vitlocal.heads.outliers import (
     DEVIATIONS,
     SMALL_VALUE,
@@ -18,6 +19,7 @@ from vitlocal.heads.outliers import (
     OutputOutliers,
     OutputStatistics,
 )
+from vitlocal.models.attention import Enough
 
 OUTPUTS = ("attention", "mlp", "block")
 """Outputs of a layer that are observed: those of its two branches, and its own, after the residual sums."""
@@ -60,8 +62,8 @@ def find_blocks(network: nn.Module) -> list[tuple[Any, Any]]:
 
 
 def shows_values(attention: Any) -> bool:
-    """Whether an attention module has the layers ``qkv`` and ``proj``, by which heads' updates are known."""
-    return hasattr(attention, "qkv") and hasattr(attention, "proj")
+    """Whether an attention module shows its values and has a layer ``proj``, by which updates are known."""
+    return shows_qkv(attention) and hasattr(attention, "proj")
 
 
 class OutlierObservation:
@@ -122,6 +124,13 @@ class OutlierObservation:
         return [layer.compute() for layer in self._layers]
 
 
+def _keep(seen: dict[str, Tensor], name: str, tensor: Tensor) -> None:
+    """A tap that keeps what tells of heads that do nothing, which no later step overwrites."""
+    seen[name] = tensor
+    if name == "context":
+        raise Enough
+
+
 class _Layer:
     """Hooks on one block, and its sums."""
 
@@ -147,25 +156,17 @@ class _Layer:
             hooks.callback(module.register_forward_hook(hook).remove)
         if not self._shows_values:
             return
-        # Kept while the block runs: what is observed of heads needs both, and no layer runs twice, since
-        # others may have hooks on it.
-        kept: dict[str, Tensor] = {}
+        stream: list[Tensor] = []  # kept until the block's attention runs
 
         def enter(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            kept["stream"] = torch.linalg.vector_norm(select(inputs[0]).float(), dim=-1).mean(1)
+            stream[:] = [torch.linalg.vector_norm(select(inputs[0]).float(), dim=-1).mean(1)]
 
-        def keep_qkv(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            if "qkv" not in kept:  # else it is run by probabilities
-                kept["qkv"] = select(output)
-
-        def leave(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        def read(x: Tensor, qkv: Tensor) -> None:
             with torch.no_grad():
-                self._observe_heads(select(inputs[0]), kept["qkv"], kept["stream"])
-            kept.clear()
+                self._observe_heads(select(x), select(qkv.transpose(0, 1)).transpose(0, 1), stream.pop())
 
         hooks.callback(self._block.register_forward_pre_hook(enter).remove)
-        hooks.callback(self._attention.qkv.register_forward_hook(keep_qkv).remove)
-        hooks.callback(self._attention.register_forward_hook(leave).remove)
+        hooks.callback(self._attention.register_qkv_hook(read).remove)
 
     def _output_hook(self, name: str, select: Select) -> Callable[..., None]:
         def read(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -184,16 +185,19 @@ class _Layer:
     def _observe_heads(self, x: Tensor, qkv: Tensor, stream: Tensor) -> None:
         attention, heads = self._attention, self._attention.num_heads
         size = max(1, CHUNK_ELEMENTS // (heads * x.shape[1] ** 2))
-        parts = (x.split(size), qkv.split(size), stream.split(size)) if len(x) else ((), (), ())
-        for tokens, projected, norms in zip(*parts, strict=True):
-            weights = (
-                attention.weights(projected)
-                if hasattr(attention, "weights")
-                else attention.probabilities(tokens)
+        for first in range(0, len(x), size):
+            chunk = slice(first, first + size)
+            seen: dict[str, Tensor] = {}
+            with suppress(Enough):
+                attention.explicit(x[chunk], partial(_keep, seen), qkv=qkv[:, chunk])
+            self._heads.update(
+                seen["weights"],
+                seen["qkv"][2],
+                seen["context"],
+                attention.proj.weight,
+                stream[chunk],
+                seen.get("gates"),
             )
-            values = projected.unflatten(-1, (3, heads, -1))[:, :, 2].transpose(1, 2)
-            gates = attention.gates(tokens) if hasattr(attention, "gates") else None
-            self._heads.update(weights, values, attention.proj.weight, norms, gates)
 
     def compute(self) -> LayerOutliers:
         outputs = {name: self._outputs[name].compute() for name in OUTPUTS}

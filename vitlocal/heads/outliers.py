@@ -154,33 +154,31 @@ def nothing_share(
     return (1 - weight).clamp(min=0).mean(-1)
 
 
-def update_norm(attention: Tensor, values: Tensor, projection: Tensor, gates: Tensor | None = None) -> Tensor:
-    """Norm of what each head adds to a token, |g_i (sum_j a_ij v_j) W_h|, the mean over tokens i.
+def update_norm(context: Tensor, projection: Tensor, num_heads: int) -> Tensor:
+    """Norm of what each head adds to a token, |c_i W_h|, the mean over tokens i.
 
     The bias of the projection belongs to no head and is left out.
 
     Args:
-        attention: (B, H, N, N), the weights of the values before a gate.
-        values: (B, H, N, D / H).
-        projection: (D, D), the output projection's weight: its columns are the features of all heads.
-        gates: (B, H, N); None: there are none.
+        context: (B, N, H D), what the heads hand to the output projection, head after head.
+        projection: (C, H D), the output projection's weight.
+        num_heads: H.
 
     Returns:
         (B, H), in the units of the tokens.
     """
-    of_heads = projection.float().unflatten(1, (values.shape[1], -1)).transpose(0, 1)  # W_h transposed
-    with exact_products(attention.device):
-        # W_h = R^T Q^T, and Q^T keeps norms: as many numbers a token as the head has features, not D.
+    of_heads = projection.float().unflatten(1, (num_heads, -1)).transpose(0, 1)  # W_h transposed
+    with exact_products(context.device):
+        # W_h = R^T Q^T, and Q^T keeps norms: as many numbers a token as the head has features, not C.
         triangles = torch.linalg.qr(of_heads, mode="r").R.mT
-        norms = torch.linalg.vector_norm(attention.float() @ values.float() @ triangles, dim=-1)
-    if gates is not None:
-        norms = norms * gates.float()
-    return norms.mean(-1)
+        mixed = context.float().unflatten(-1, (num_heads, -1)).transpose(1, 2)
+        return torch.linalg.vector_norm(mixed @ triangles, dim=-1).mean(-1)
 
 
 def _of_heads(
     attention: Tensor,
     values: Tensor,
+    context: Tensor,
     projection: Tensor,
     residual: Tensor,
     gates: Tensor | None = None,
@@ -188,14 +186,14 @@ def _of_heads(
 ) -> Tensor:
     """Share of nothing and relative update, (B, 2, H)."""
     share = nothing_share(attention, values, gates, small_value)
-    return torch.stack([share, update_norm(attention, values, projection, gates) / residual[:, None]], dim=1)
+    return torch.stack([share, update_norm(context, projection, values.shape[1]) / residual[:, None]], dim=1)
 
 
 class IdleHeads(ImageMean):
     """What tells that heads do nothing: :func:`nothing_share`, and :func:`update_norm` over the stream's.
 
-    It is updated with (attention, values, projection, residual[, gates]): ``residual`` (B,) is the mean
-    norm of the tokens that the layer adds to, the rest as in those functions.
+    It is updated with (attention, values, context, projection, residual[, gates]): ``residual`` (B,) is the
+    mean norm of the tokens that the layer adds to, the rest as in those functions.
 
     Args:
         num_heads: H.

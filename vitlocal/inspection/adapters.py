@@ -1,9 +1,9 @@
-"""ViTs of timm, torchvision and Hugging Face transformers, with ``probabilities`` for their attention.
+"""ViTs of timm, torchvision and Hugging Face transformers, with an ``explicit`` forward for their attention.
 
-The weights of timm and transformers are read where they are applied: an attention module's own forward is
-run, and PyTorch's ``scaled_dot_product_attention``, which all of them call, is replaced for that run by a
-function that keeps the weights. So whatever comes before it, such as normalised queries or rotary positions,
-counts. torchvision's ``nn.MultiheadAttention`` has nothing there, and its queries and keys are made anew.
+Steps are shown where they are made: an attention module's own forward is run, and PyTorch's
+``scaled_dot_product_attention``, which all of them call, is replaced for that run by one that goes step by
+step. So whatever comes before it, such as normalised queries or rotary positions, counts. torchvision's
+``nn.MultiheadAttention`` has nothing there, and its queries and keys are made anew.
 """
 
 import difflib
@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from vitlocal.errors import InputError
-from vitlocal.heads.functional import exact_products
 from vitlocal.inspection.subject import Subject
+from vitlocal.models.attention import Tap, explicit_attention
+from vitlocal.models.attention.base import tapped
 
 HALF = (0.5, 0.5, 0.5)
 SEED = 0  # of random weights
@@ -27,19 +28,21 @@ HUGGING_FACE = ("vit", "deit", "dinov2", "dinov2_with_registers", "dinov3_vit", 
 """The kinds of models of transformers that were compared with their own attention output."""
 
 
-class _AppliedWeights(TorchFunctionMode):
-    """Within it, ``weights`` are those of the last scaled dot-product attention, which isn't carried out."""
+class _StepByStep(TorchFunctionMode):
+    """Within it, scaled dot-product attention is carried out step by step, under a tap."""
 
-    weights: Tensor
+    def __init__(self, tap: Tap, queries: Tensor | None) -> None:
+        super().__init__()
+        self.tap, self.queries = tap, queries
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         if func is not F.scaled_dot_product_attention:
             return func(*args, **(kwargs or {}))
-        return self._keep(*args, **(kwargs or {}))
+        return self._attend(*args, **(kwargs or {}))
 
-    def _keep(
+    def _attend(
         self,
         query: Tensor,
         key: Tensor,
@@ -51,33 +54,56 @@ class _AppliedWeights(TorchFunctionMode):
     ) -> Tensor:
         if attn_mask is not None or is_causal:
             raise InputError("the model masks its attention: only full self-attention can be inspected")
-        self.weights = _softmax(query, key, scale)
-        return value  # of the output's shape, which nobody looks at
+        qkv = torch.stack([query, key, value])
+        context = _context(qkv, self.tap, self.queries, scale)
+        if self.queries is not None:  # the module goes on with a row for each token
+            rows = context.new_zeros(len(context), query.shape[2], context.shape[2])
+            context = rows.index_copy(1, self.queries, context)
+        return context.unflatten(-1, (query.shape[1], -1)).transpose(1, 2)
 
 
-def _softmax(query: Tensor, key: Tensor, scale: float | None = None) -> Tensor:
-    """Weights (B, H, N, N) of queries and keys (B, H, N, D / H), in float32 as fused attention sums."""
-    scale = query.shape[-1] ** -0.5 if scale is None else scale
-    with exact_products(query.device):
-        return ((query.float() * scale) @ key.float().transpose(-2, -1)).softmax(-1)
+def _context(qkv: Tensor, tap: Tap, queries: Tensor | None, scale: float | None = None) -> Tensor:
+    """What the output projection reads, (B, Q, H D), from queries, keys and values (3, B, H, N, D)."""
+    mixed = explicit_attention(qkv, tap, queries, scale=scale)
+    return tapped(tap, "context", mixed.transpose(1, 2).flatten(2))
 
 
-def give_probabilities(attention: Any, num_heads: int) -> None:
-    """Give a library's attention module ``num_heads`` and ``probabilities``.
+class _Adapted(nn.Module):
+    """Put before the class of a library's attention module, gives it ``explicit``.
 
     Its arguments besides the tokens, such as rotary positions, are those of its last forward.
     """
-    beside: dict[str, Any] = {"args": (), "kwargs": {}}
-    attention.register_forward_pre_hook(
-        lambda _, args, kwargs: beside.update(args=args[1:], kwargs=kwargs), with_kwargs=True
-    )
 
-    def probabilities(x: Tensor) -> Tensor:
-        with torch.no_grad(), _AppliedWeights() as applied:
-            attention.forward(x, *beside["args"], **beside["kwargs"])
-        return applied.weights
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """The module's own."""
+        self._beside = args, kwargs
+        return super().forward(x, *args, **kwargs)
 
-    attention.num_heads, attention.probabilities = num_heads, probabilities
+    def explicit(self, x: Tensor, tap: Tap, queries: Tensor | None = None) -> Tensor:
+        """See :class:`vitlocal.models.attention.Attention`."""
+        args, kwargs = self._beside
+        with _StepByStep(tap, queries):
+            output = super().forward(x, *args, **kwargs)
+        output = output[0] if isinstance(output, tuple) else output
+        return output if queries is None else output[:, queries]
+
+
+class _AdaptedMultihead(nn.MultiheadAttention):
+    """``nn.MultiheadAttention`` with ``explicit``."""
+
+    def explicit(self, x: Tensor, tap: Tap, queries: Tensor | None = None) -> Tensor:
+        """See :class:`vitlocal.models.attention.Attention`."""
+        # Weights that it gives itself, if asked, have scores rounded to 16 bits under autocast.
+        projected = F.linear(x, self.in_proj_weight, self.in_proj_bias)
+        qkv = projected.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        return self.out_proj(_context(qkv, tap, queries))
+
+
+def _adapt(attention: Any, num_heads: int) -> None:
+    """Give a library's attention module ``num_heads`` and ``explicit``."""
+    kind = type(attention)
+    attention.__class__ = type(kind.__name__, (_Adapted, kind), {})
+    attention.num_heads = num_heads
 
 
 def timm_subject(name: str, pretrained: bool) -> Subject:
@@ -100,7 +126,7 @@ def timm_subject(name: str, pretrained: bool) -> Subject:
     attention: Any
     for attention in found:
         attention.fused_attn = True  # unless the environment switched it off
-        give_probabilities(attention, attention.num_heads)
+        _adapt(attention, attention.num_heads)
     config = timm.data.resolve_model_data_config(network)
     return Subject(
         network,
@@ -126,7 +152,7 @@ def torchvision_subject(name: str, pretrained: bool) -> Subject:
     if not isinstance(network, models.VisionTransformer):
         raise _unsupported("torchvision", name, network)
     for layer in network.encoder.layers:
-        _give_multihead(layer.self_attention)
+        layer.self_attention.__class__ = _AdaptedMultihead
     transforms = models.get_model_weights(name).DEFAULT.transforms()
     side, grid = network.image_size, network.image_size // network.patch_size
     return Subject(
@@ -140,18 +166,6 @@ def torchvision_subject(name: str, pretrained: bool) -> Subject:
         std=tuple(transforms.std),
         trained=pretrained,
     )
-
-
-def _give_multihead(attention: Any) -> None:
-    """Give ``nn.MultiheadAttention``, which has ``num_heads``, its ``probabilities``."""
-
-    # Weights that it gives itself, if asked, have scores rounded to 16 bits under autocast.
-    def probabilities(x: Tensor) -> Tensor:
-        projected = F.linear(x, attention.in_proj_weight, attention.in_proj_bias)
-        query, key, _ = projected.unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        return _softmax(query, key)
-
-    attention.probabilities = probabilities
 
 
 def transformers_subject(name: str, pretrained: bool) -> Subject:
@@ -185,7 +199,7 @@ def transformers_subject(name: str, pretrained: bool) -> Subject:
     if len(found) != config.num_hidden_layers:
         raise _unsupported("transformers", name, network)
     for attention in found:
-        give_probabilities(attention, config.num_attention_heads)
+        _adapt(attention, config.num_attention_heads)
     network = network.float().eval()  # a checkpoint may be in half precision
     image_size, patch_size = _pair(config.image_size), _pair(config.patch_size)
     grid_size = (image_size[0] // patch_size[0], image_size[1] // patch_size[1])

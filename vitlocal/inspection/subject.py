@@ -10,7 +10,7 @@ class Subject(nn.Module):
 
     Args:
         network: takes normalised images (B, C, H, W); its attention modules have ``num_heads`` and
-            ``probabilities``, see :func:`vitlocal.heads.find_attention`.
+            ``explicit``, see :func:`vitlocal.heads.find_attention`.
         name: of the model, for people.
         image_size: height and width in pixels.
         grid_size: rows and columns of patches.

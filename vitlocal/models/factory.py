@@ -6,9 +6,7 @@ from functools import partial
 from typing import Any, Literal, get_args
 
 from vitlocal.errors import InputError
-from vitlocal.models.attention import Attention
-from vitlocal.models.clipped_softmax import ClippedSoftmaxAttention
-from vitlocal.models.gated import GatedAttention, GateKind
+from vitlocal.models.attention import Attention, ClippedSoftmax, Gated, GateKind, Softmax
 
 AttentionKind = Literal["softmax", "clipped_softmax", "gated"]
 
@@ -67,17 +65,18 @@ def attention_maker(
                 f"{name} is {options[name]} but attention is {attention}: "
                 f"give attention={kind}, or leave {name} out"
             )
+    sizes: dict[str, Any] = {"dim": width, "num_heads": heads, "qkv_bias": qkv_bias, "proj_drop": dropout}
     if attention == "clipped_softmax":
         gamma = _gamma(options["clip_gamma"], options["clip_alpha"], tokens)
         zeta = options["clip_zeta"]
         if not 1 <= zeta < math.inf:
             raise InputError(f"clip_zeta is {zeta}: it must be a number of 1 or more")
-        return partial(ClippedSoftmaxAttention, width, heads, dropout, qkv_bias, gamma=gamma, zeta=zeta)
+        return partial(ClippedSoftmax, **sizes, gamma=gamma, zeta=zeta)
     if attention == "gated":
         gates = {name: options[name] for name, (kind, _) in OPTIONS.items() if kind == "gated"}
         _check_gate(**gates)
-        return partial(GatedAttention, width, heads, dropout, qkv_bias, **gates)
-    return partial(Attention, width, heads, dropout, qkv_bias)
+        return partial(Gated, **sizes, **gates)
+    return partial(Softmax, **sizes)
 
 
 def _gamma(gamma: float | None, alpha: float | None, tokens: int) -> float:

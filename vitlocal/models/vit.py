@@ -7,9 +7,8 @@ from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
 from vitlocal.errors import InputError
-from vitlocal.models.attention import Attention
+from vitlocal.models.attention import Attention, GateKind
 from vitlocal.models.factory import AttentionKind, attention_maker
-from vitlocal.models.gated import GateKind
 
 Init = Literal["timm", "lee"]
 PosEmbed = Literal["learned", "sincos", "none"]
@@ -46,6 +45,14 @@ class Mlp(nn.Module):
         return self.drop(self.fc2(self.drop(self.act(self.fc1(x)))))
 
 
+class ResidualSum(nn.Module):
+    """The sum of the residual stream and a branch: a module, so that hooks can see and replace it."""
+
+    def forward(self, x: Tensor, branch: Tensor) -> Tensor:
+        """Two of any shape to one of the same."""
+        return x + branch
+
+
 class Block(nn.Module):
     """A pre-norm transformer layer: attention, then MLP, each on a residual branch."""
 
@@ -55,14 +62,16 @@ class Block(nn.Module):
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps=1e-6)
         self.attn = attention
+        self.sum1 = ResidualSum()
         self.norm2 = nn.LayerNorm(width, eps=1e-6)
         self.mlp = Mlp(width, int(width * mlp_ratio), dropout)
         self.drop_path = StochasticDepth(drop_path, mode="row") if drop_path else nn.Identity()
+        self.sum2 = ResidualSum()
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, D) to (B, N, D)."""
-        x = x + self.drop_path(self.attn(self.norm1(x)))
-        return x + self.drop_path(self.mlp(self.norm2(x)))
+        x = self.sum1(x, self.drop_path(self.attn(self.norm1(x))))
+        return self.sum2(x, self.drop_path(self.mlp(self.norm2(x))))
 
 
 def sincos_positions(grid_size: tuple[int, int], width: int) -> Tensor:

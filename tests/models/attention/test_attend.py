@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vitlocal.models.attention import SHORT, attend
+from vitlocal.models.attention.softmax import SHORT, attend
 
 
 def inputs(tokens):

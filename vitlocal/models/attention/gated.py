@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitlocal.models.attention import Attention
+from vitlocal.models.attention.softmax import Softmax
 
 GateKind = Literal["linear", "mlp", "all_heads_linear"]
 
@@ -70,16 +70,17 @@ class Gate(nn.Module):
         return self.layers(x).sigmoid()
 
 
-class GatedAttention(Attention):
+class Gated(Softmax):
     """Softmax self-attention, of which each head's output for a token is multiplied by a gate, equation 5.
 
-    :meth:`probabilities` are the softmax weights: a gate acts on what they have mixed. See :meth:`gates`.
+    The weights are softmax's: a gate acts on what they have mixed.
 
     Args:
-        width: features of a token; a multiple of ``heads``.
-        heads: number of attention heads.
-        dropout: dropout on the output projection.
+        dim: features of a token; for gates that read a head's own features, a multiple of ``num_heads``.
+        num_heads: number of attention heads.
+        head_dim: features of a head; None: ``dim`` over ``num_heads``.
         qkv_bias: whether queries, keys and values have a bias.
+        proj_drop: dropout on the output projection.
         gate: see :class:`Gate`.
         gate_hidden: see :class:`Gate`.
         gate_pi_init: see :class:`Gate`.
@@ -87,22 +88,21 @@ class GatedAttention(Attention):
 
     def __init__(
         self,
-        width: int,
-        heads: int,
-        dropout: float = 0.0,
+        dim: int,
+        num_heads: int,
+        head_dim: int | None = None,
         qkv_bias: bool = True,
+        proj_drop: float = 0.0,
         *,
         gate: GateKind = "linear",
         gate_hidden: int = 4,
         gate_pi_init: float = 0.5,
     ) -> None:
-        super().__init__(width, heads, dropout, qkv_bias)
-        self.gate = Gate(gate, width, heads, gate_hidden, gate_pi_init)
+        super().__init__(dim, num_heads, head_dim, qkv_bias, proj_drop)
+        self.gate = Gate(gate, dim, num_heads, gate_hidden, gate_pi_init)
 
     def _mix(self, x: Tensor) -> Tensor:
         return super()._mix(x) * self.gate(x)[..., None]
 
-    def gates(self, x: Tensor) -> Tensor:
-        """The gates that :meth:`forward` applies to the same tokens (B, N, D): (B, H, N) float32."""
-        with torch.no_grad():
-            return self.gate(x).float().transpose(1, 2)
+    def _gates(self, x: Tensor) -> Tensor:
+        return self.gate(x).transpose(1, 2)

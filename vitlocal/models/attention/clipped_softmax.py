@@ -6,46 +6,49 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from vitlocal.models.attention import SHORT, Attention
+from vitlocal.models.attention.base import softmax
+from vitlocal.models.attention.softmax import SHORT, Softmax
 
 CHUNK_ELEMENTS = 2**20
 """Most weights that are made at a time on a CPU, so that they stay in its cache: 4 MiB in float32."""
 
 
-class ClippedSoftmaxAttention(Attention):
+class ClippedSoftmax(Softmax):
     """Self-attention with weights clip((zeta - gamma) softmax(s) + gamma, 0, 1), equation 4 of the paper.
 
     Softmax needs ever larger scores to bring a weight near 0; here what would be below
     -gamma / (zeta - gamma) is 0 and gets no gradient. Rows are not renormalised: they sum to 1 or less, and
-    with a zeta above 1 to more. Parameters and their names are those of :class:`Attention`.
+    with a zeta above 1 to more. Parameters and their names are those of :class:`Softmax`.
 
     Args:
-        width: features of a token; a multiple of ``heads``.
-        heads: number of attention heads.
-        dropout: dropout on the output projection.
+        dim: features of a token.
+        num_heads: number of attention heads.
+        head_dim: features of a head; None: ``dim`` over ``num_heads``.
         qkv_bias: whether queries, keys and values have a bias.
+        proj_drop: dropout on the output projection.
         gamma: 0 or below; 0 together with ``zeta`` 1 is softmax attention.
         zeta: 1 or above; above it, large weights are cut to 1.
     """
 
     def __init__(
         self,
-        width: int,
-        heads: int,
-        dropout: float = 0.0,
+        dim: int,
+        num_heads: int,
+        head_dim: int | None = None,
         qkv_bias: bool = True,
+        proj_drop: float = 0.0,
         *,
         gamma: float,
         zeta: float = 1.0,
     ) -> None:
-        super().__init__(width, heads, dropout, qkv_bias)
+        super().__init__(dim, num_heads, head_dim, qkv_bias, proj_drop)
         self.gamma, self.zeta = gamma, zeta
         # The clipped weights are (zeta - gamma) clip(p - least, 0, most).
         self._stretch = zeta - gamma
         self._least, self._most = -gamma / self._stretch, 1 / self._stretch
 
     def _mix(self, x: Tensor) -> Tensor:
-        qkv = self._split(self.qkv(x))
+        qkv = self.split(self.qkv(x))
         # Autocast would make softmax's output float32, and with it each (N, N) matrix, on a GPU.
         with torch.autocast(x.device.type, enabled=False):
             if x.device.type == "cpu" and x.shape[1] > SHORT and not torch.compiler.is_compiling():
@@ -60,16 +63,11 @@ class ClippedSoftmaxAttention(Attention):
                 clipped = clipped.clamp(max=self._most)
             return (clipped @ (value * self._stretch)).transpose(1, 2)
 
-    def weights(self, qkv: Tensor) -> Tensor:
-        """The weights that :meth:`forward` applies, from the output of ``qkv``, without gradients.
-
-        Args:
-            qkv: (B, N, 3 D).
-
-        Returns:
-            (B, H, N, N) float32 from 0 to 1, with exact zeros.
-        """
-        return super().weights(qkv).sub_(self._least).clamp_(0, self._most).mul_(self._stretch)
+    def _weigh(self, scores: Tensor) -> Tensor:
+        weights = softmax(scores)
+        if weights.requires_grad:
+            return (weights - self._least).clamp(0, self._most) * self._stretch
+        return weights.sub_(self._least).clamp_(0, self._most).mul_(self._stretch)
 
     def extra_repr(self) -> str:
         """Shown by ``print``."""

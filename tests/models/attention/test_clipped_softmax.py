@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from vitlocal.models import Attention, ClippedSoftmaxAttention, VisionTransformer, clipped_softmax
+from vitlocal.models import ClippedSoftmax, Softmax, VisionTransformer, attention_weights
+from vitlocal.models.attention import clipped_softmax
 
 CUTS = [(-0.03, 1.0), (0.0, 1.3), (-0.1, 1.3), (-0.6, 1.0)]
 
@@ -20,7 +21,7 @@ def in_chunks(request, monkeypatch):
 def make(gamma, zeta=1.0, dtype=torch.float32, spread=3.0):
     """A module whose scores differ enough for some weights to be cut, and tokens."""
     torch.manual_seed(0)
-    attention = ClippedSoftmaxAttention(width=8, heads=2, gamma=gamma, zeta=zeta).to(dtype)
+    attention = ClippedSoftmax(dim=8, num_heads=2, gamma=gamma, zeta=zeta).to(dtype)
     torch.nn.init.normal_(attention.qkv.weight, std=spread / 8**0.5)
     return attention, torch.randn(2, 7, 8, dtype=dtype, requires_grad=True)
 
@@ -69,7 +70,7 @@ def test_outputs_and_gradients_are_the_formula_s(gamma, zeta):
 @pytest.mark.parametrize(("gamma", "zeta"), CUTS)
 def test_probabilities_are_the_weights_that_forward_applies(gamma, zeta):
     attention, x = make(gamma, zeta)
-    weights = attention.probabilities(x)
+    weights = attention_weights(attention, x)
     assert weights.dtype == torch.float32 and not weights.requires_grad
     expected = slow_weights(attention.double(), x.double())
     torch.testing.assert_close(weights.double(), expected, rtol=1e-5, atol=1e-6)
@@ -78,18 +79,21 @@ def test_probabilities_are_the_weights_that_forward_applies(gamma, zeta):
     mixed = torch.einsum("bhij,bjhd->bihd", weights.double(), value).flatten(2)
     torch.testing.assert_close(attention.proj(mixed), attention(x.double()), rtol=1e-4, atol=1e-5)
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(attention.float().weights(attention.qkv(x).float()), attention.probabilities(x))
+        # Scores of the coarse projection, but exact themselves.
+        projected = attention.float().split(attention.qkv(x))
+        given, again = attention_weights(attention, x), attention_weights(attention, x, qkv=projected.float())
+        assert projected.dtype == torch.bfloat16 and torch.equal(given, again)
 
 
 def test_what_is_cut_gets_no_gradient():
     """Where every weight is 0, so are the gradients of queries, keys and values; not so one weight above."""
     attention, x = make(-0.6, spread=0.1)
-    assert not attention.probabilities(x).any()
+    assert not attention_weights(attention, x).any()
     attention(x).sum().backward()
     assert not attention.qkv.weight.grad.any() and not x.grad.any()
     assert attention.proj.bias.grad.all()
     attention, x = make(-0.1)
-    cut = attention.probabilities(x)[0, :, 0] == 0  # of the first token's row: (H, N)
+    cut = attention_weights(attention, x)[0, :, 0] == 0  # of the first token's row: (H, N)
     hidden = []
     attention.qkv.register_forward_hook(lambda _, __, output: hidden.append(output))
     output = attention(x)
@@ -100,11 +104,11 @@ def test_what_is_cut_gets_no_gradient():
 
 def test_nothing_cut_is_softmax_attention():
     clipped, x = make(0.0, 1.0)
-    plain = Attention(width=8, heads=2)
+    plain = Softmax(dim=8, num_heads=2)
     plain.load_state_dict(clipped.state_dict())
     towards = torch.randn(2, 7, 8)
     torch.testing.assert_close(clipped(x), plain(x))
-    torch.testing.assert_close(clipped.probabilities(x), plain.probabilities(x))
+    torch.testing.assert_close(attention_weights(clipped, x), attention_weights(plain, x))
     ours, theirs = (
         torch.autograd.grad(module(x), [x, *module.parameters()], towards) for module in (clipped, plain)
     )
@@ -133,7 +137,7 @@ def test_bfloat16_on_a_cpu(in_chunks):
 def test_the_default_does_not_cut_an_untrained_network(alpha, learns):
     torch.manual_seed(0)
     network = VisionTransformer(depth=2, attention="clipped_softmax", clip_alpha=alpha)
-    weights = network.blocks[0].attn.probabilities(torch.randn(2, 65, 192))
+    weights = attention_weights(network.blocks[0].attn, torch.randn(2, 65, 192))
     assert bool((weights > 0).all()) is learns and bool((weights == 0).all()) is not learns
     assert network.blocks[0].attn.gamma == pytest.approx(-(0.5 if alpha is None else alpha) / 65)
 

@@ -4,14 +4,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vitlocal.models import Attention, GatedAttention, VisionTransformer
+from vitlocal.models import Gated, Softmax, VisionTransformer, attention_weights
 
 KINDS = ["linear", "mlp", "all_heads_linear"]
 
 
 def make(gate, dtype=torch.float32, **options):
     torch.manual_seed(0)
-    attention = GatedAttention(width=12, heads=3, gate=gate, gate_hidden=5, **options).to(dtype)
+    attention = Gated(dim=12, num_heads=3, gate=gate, gate_hidden=5, **options).to(dtype)
     for parameter in attention.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     return attention, torch.randn(2, 6, 12, dtype=dtype, requires_grad=True)
@@ -29,6 +29,14 @@ def slow_gate(attention, kind, token, head):
     else:
         score = first.weight[0, head] @ token + first.bias[head]
     return 1 / (1 + (-score).exp())
+
+
+def gates_of(attention, x):
+    """The gates that the explicit forward shows."""
+    shown = {}
+    with torch.no_grad():
+        attention.explicit(x, shown.__setitem__)
+    return shown["gates"]
 
 
 def slow(attention, kind, x):
@@ -60,14 +68,14 @@ def test_outputs_and_gradients_are_the_formula_s(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_gates_are_those_that_forward_applies(kind):
     attention, x = make(kind)
-    gates = attention.gates(x)
-    assert gates.shape == (2, 3, 6) and gates.dtype == torch.float32 and not gates.requires_grad
+    gates = gates_of(attention, x)
+    assert gates.shape == (2, 3, 6)
     for head in range(3):
         torch.testing.assert_close(gates[1, head, 4], slow_gate(attention, kind, x[1, 4], head).detach())
     value = attention.qkv(x).unflatten(-1, (3, 3, 4))[:, :, 2]
-    mixed = torch.einsum("bhi,bhij,bjhd->bihd", gates, attention.probabilities(x), value).flatten(2)
+    mixed = torch.einsum("bhi,bhij,bjhd->bihd", gates, attention_weights(attention, x), value).flatten(2)
     torch.testing.assert_close(attention.proj(mixed), attention(x), rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(attention.probabilities(x).sum(-1), torch.ones(2, 3, 6))
+    torch.testing.assert_close(attention_weights(attention, x).sum(-1), torch.ones(2, 3, 6))
 
 
 @pytest.mark.parametrize(
@@ -92,9 +100,9 @@ def test_gates_begin_at_pi_init(kind, pi):
     torch.manual_seed(0)
     network = VisionTransformer(depth=2, attention="gated", gate=kind, gate_pi_init=pi)
     attention = network.blocks[1].attn  # as the whole network is initialised
-    exact = attention.gates(torch.zeros(1, 65, 192))
+    exact = gates_of(attention, torch.zeros(1, 65, 192))
     torch.testing.assert_close(exact, torch.full((1, 12, 65), pi))
-    gates = attention.gates(F.layer_norm(torch.randn(4, 65, 192), (192,)))
+    gates = gates_of(attention, F.layer_norm(torch.randn(4, 65, 192), (192,)))
     # The weights' deviation of 0.02 over 16 or 192 features: 0.08 or 0.28 of the logit, less by an MLP.
     assert gates.mean().item() == pytest.approx(pi, abs=0.02)
     assert 0 < gates.std().item() < 1.2 * 0.28 * pi * (1 - pi)
@@ -106,12 +114,12 @@ def test_open_gates_are_softmax_attention(kind):
     last = attention.gate.layers[-1]
     torch.nn.init.zeros_(last.weight)
     torch.nn.init.constant_(last.bias, 40.0)  # whose sigmoid is 1 in float32
-    assert (attention.gates(x) == 1).all()
-    plain = Attention(width=12, heads=3)
+    assert (gates_of(attention, x) == 1).all()
+    plain = Softmax(dim=12, num_heads=3)
     missing, extra = plain.load_state_dict(attention.state_dict(), strict=False)
     assert not missing and all(name.startswith("gate.") for name in extra)
     assert torch.equal(attention(x), plain(x))
-    assert torch.equal(attention.probabilities(x), plain.probabilities(x))
+    assert torch.equal(attention_weights(attention, x), attention_weights(plain, x))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -120,7 +128,6 @@ def test_in_bfloat16_on_a_cpu_and_compiled(kind):
     expected = attention(x)
     with torch.autocast("cpu", torch.bfloat16):
         coarse = attention(x)
-        assert attention.gates(x).dtype == torch.float32
     assert coarse.dtype == torch.bfloat16
     assert (coarse - expected).norm() < 0.03 * expected.norm()
     compiled = torch.compile(attention, backend="aot_eager", fullgraph=True)

@@ -1,0 +1,18 @@
+"""Kinds of self-attention, one file a kind, on one base."""
+
+from vitlocal.models.attention.base import Attention, Enough, Tap, attention_weights, explicit_attention
+from vitlocal.models.attention.clipped_softmax import ClippedSoftmax
+from vitlocal.models.attention.gated import Gated, GateKind
+from vitlocal.models.attention.softmax import Softmax
+
+__all__ = [
+    "Attention",
+    "ClippedSoftmax",
+    "Enough",
+    "GateKind",
+    "Gated",
+    "Softmax",
+    "Tap",
+    "attention_weights",
+    "explicit_attention",
+]
