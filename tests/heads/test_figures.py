@@ -4,7 +4,14 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from tests.heads.toy import DEPTH, HEADS, ToyModule, loader
-from vitlocal.heads.figures import AttentionMaps, attention_figure, centre_patch, depth_figure
+from vitlocal.heads import LocalityMonitor
+from vitlocal.heads.figures import (
+    AttentionMaps,
+    attention_figure,
+    centre_patch,
+    depth_figure,
+    training_figure,
+)
 from vitlocal.heads.observation import Observation
 
 
@@ -76,3 +83,36 @@ def test_depth_figure_draws_every_head_and_the_reference():
 
 def test_depth_figure_of_zeros():
     assert depth_figure([[0.0]], "distance of a 1x1 grid", 0.0).axes[0].get_ylim() == (0, 1)
+
+
+def test_training_figure_has_a_curve_a_head_in_its_layers_colour_and_names_the_lowest():
+    rng = np.random.default_rng(0)
+    epochs = (0, 2, 5)
+    values = {epoch: [list(rng.uniform(0.2, 0.4, heads)) for heads in (2, 3, 1)] for epoch in epochs}
+    values[5][1][2], values[5][0][0], values[5][2][0] = 0.01, 0.02, 0.15
+    figure = training_figure(values, "MAD", 0.418)
+    curves = [line for line in figure.axes[0].lines if len(line.get_xdata()) == 3]
+    places = [(layer, head) for layer, heads in enumerate((2, 3, 1)) for head in range(heads)]
+    for line, (layer, head) in zip(curves, places, strict=True):
+        assert list(line.get_xdata()) == list(epochs)
+        assert list(line.get_ydata()) == [values[epoch][layer][head] for epoch in epochs]
+    colours = {place: line.get_color() for line, place in zip(curves, places, strict=True)}
+    assert colours[1, 0] == colours[1, 2] != colours[0, 0]
+    named = [text.get_text() for text in figure.axes[0].texts if text.get_text().startswith("layer")]
+    assert named[:3] == ["layer 1 head 2", "layer 0 head 0", "layer 2 head 0"] and len(named) == 4
+    canvas = FigureCanvasAgg(figure)
+    boxes = [text.get_window_extent(canvas.get_renderer()) for text in figure.axes[0].texts]
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[i + 1 :])
+
+
+def test_training_figure_of_the_untrained_network_alone():
+    figure = training_figure({0: [[0.4, 0.41]]}, "MAD", 0.418)
+    assert figure.axes[0].get_xlim() == (0, 1)
+
+
+def test_a_resumed_monitor_draws_the_whole_curves():
+    first = LocalityMonitor()
+    first._curves = {0: [[0.4]], 1: [[0.3]]}
+    second = LocalityMonitor()
+    second.load_state_dict(first.state_dict())
+    assert second._curves == first._curves

@@ -303,14 +303,20 @@ def test_tensorboard(fit, make_trainer, module, tmp_path):
     assert curve == pytest.approx(
         [column(rows, epoch, "entropy")[2, 0].item() for epoch in range(3)], rel=1e-4
     )
-    figures = ["locality/mad", "locality/entropy", "locality/attention/image_0", "locality/attention/image_1"]
+    figures = ["locality/mad", "locality/entropy", "locality/mad_over_training"]
+    figures += ["locality/attention/image_0", "locality/attention/image_1"]
     assert sorted(tags["images"]) == sorted(figures)
     assert all([image.step for image in events.Images(tag)] == [0, 2, 5] for tag in figures)
 
     (layout,) = events.Tensors("custom_scalars__config__")
     parsed = Layout.FromString(layout.tensor_proto.string_val[0])
-    charts = {chart.title: chart.multiline.tag for category in parsed.category for chart in category.chart}
-    assert len(charts) == 2 * (DEPTH + 1)
+    every = {chart.title: chart for category in parsed.category for chart in category.chart}
+    assert len(every) == 2 * (2 * DEPTH + 1)
+    (band,) = every["mad: layer 2, band"].margin.series
+    of_layer = "locality/mad/layer_2"
+    assert (band.value, band.lower, band.upper) == (f"{of_layer}/mean", f"{of_layer}/min", f"{of_layer}/max")
+    assert {band.value, band.lower, band.upper} <= set(tags["scalars"])
+    charts = {title: chart.multiline.tag for title, chart in every.items()}
     for name in ("mad", "entropy"):
         expected = {
             f"locality/{name}/layer_1/head_0",
@@ -332,7 +338,11 @@ def matching(patterns, tags):
 def test_no_maps(fit, tmp_path):
     fit(LocalityMonitor(maps=0), logger=TensorBoardLogger(tmp_path, "logs", version=0), max_epochs=1)
     events = EventAccumulator(str(tmp_path / "logs/version_0")).Reload()
-    assert sorted(events.Tags()["images"]) == ["locality/entropy", "locality/mad"]
+    assert sorted(events.Tags()["images"]) == [
+        "locality/entropy",
+        "locality/mad",
+        "locality/mad_over_training",
+    ]
 
 
 def test_a_development_run_leaves_no_file(fit, tmp_path):

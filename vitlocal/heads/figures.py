@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 # Two hues of Okabe and Ito's palette, which colour-blind readers can tell apart.
 HEAD_COLOUR, REFERENCE_COLOUR = "#0072B2", "#D55E00"
 COLOUR_MAP = "viridis"
+LABELLED = 4
+"""Heads that are named in the figure of all curves: those that end lowest."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,62 @@ def depth_figure(layers: Sequence[Sequence[float]], label: str, uniform: float) 
     axes.set_ylim(0, 1.05 * max(uniform, *every) or 1)
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(frameon=False, loc="upper center", ncols=3, fontsize="small")
+    return figure
+
+
+def training_figure(curves: Mapping[int, Sequence[Sequence[float]]], label: str, uniform: float) -> Figure:
+    """A curve a head over training, coloured by its layer; the heads that end lowest are named.
+
+    Args:
+        curves: for each epoch, the values of each layer's heads.
+        label: what the values are, with their unit.
+        uniform: the value of uniform attention.
+    """
+    from matplotlib import colormaps
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import BoundaryNorm, ListedColormap
+    from matplotlib.figure import Figure
+
+    epochs = sorted(curves)
+    last = curves[epochs[-1]]
+    figure = Figure(figsize=(7.6, 4.2))
+    axes = figure.add_axes((0.1, 0.12, 0.62, 0.82))
+    beside = figure.add_axes((0.9, 0.12, 0.025, 0.82))
+    # Without the palest end, which can't be seen on white.
+    colours = colormaps[COLOUR_MAP].resampled(len(last) + max(1, len(last) // 6))
+    ends = []
+    for layer, heads in enumerate(last):
+        for head, end in enumerate(heads):
+            values = [curves[epoch][layer][head] for epoch in epochs]
+            axes.plot(epochs, values, color=colours(layer), linewidth=0.9, alpha=0.85)
+            ends.append((end, f"layer {layer} head {head}", colours(layer)))
+    axes.axhline(uniform, color=REFERENCE_COLOUR, linestyle="--", linewidth=1.2)
+    axes.text(
+        epochs[0], uniform, " uniform attention", color=REFERENCE_COLOUR, fontsize=8, va="bottom"
+    ).set_bbox({"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 0})
+    top = 1.08 * max(uniform, *(value for of in curves.values() for heads in of for value in heads)) or 1
+    axes.set(xlabel="epochs of training", ylabel=label, ylim=(0, top))
+    axes.set_xlim(epochs[0], epochs[-1] if len(epochs) > 1 else epochs[0] + 1)
+    axes.locator_params(axis="x", integer=True)
+    axes.spines[["top", "right"]].set_visible(False)
+    place = -top
+    for end, name, colour in sorted(ends)[:LABELLED]:
+        place = max(end, place + 0.045 * top)  # names do not lie over each other
+        axes.annotate(
+            name,
+            (1.0, end),
+            (1.02, place),
+            xycoords=("axes fraction", "data"),
+            textcoords=("axes fraction", "data"),
+            color=colour,
+            fontsize=8,
+            va="center",
+        )
+    of_layers = ListedColormap([colours(layer) for layer in range(len(last))])
+    edges = BoundaryNorm([layer - 0.5 for layer in range(len(last) + 1)], max(len(last), 1))
+    bar = figure.colorbar(ScalarMappable(edges, of_layers), cax=beside, ticks=range(len(last)))
+    bar.ax.tick_params(length=0)
+    bar.set_label("layer")
     return figure
 
 

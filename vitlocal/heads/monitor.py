@@ -1,7 +1,7 @@
 """The callback that follows, epoch by epoch, what every head looks at."""
 
 from collections.abc import Sequence
-from typing import get_args
+from typing import Any, get_args
 
 from lightning.pytorch import LightningModule
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -69,6 +69,15 @@ class LocalityMonitor(NetworkObserver):
         self.class_token: ClassToken = class_token
         self.maps = maps
         self._laid_out: list[TensorBoardLogger] = []
+        self._curves: dict[int, list[list[float]]] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The curves so far, so that a resumed run draws them whole."""
+        return {"curves": dict(self._curves)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take them over."""
+        self._curves = dict(state_dict["curves"])
 
     def _observation_of(
         self, pl_module: LightningModule, chosen: Sequence[Tensor] | None, drawing: bool
@@ -92,9 +101,20 @@ class LocalityMonitor(NetworkObserver):
         return summary.scalars(layers, observation.uniform, self.unit)
 
     def _draw(
-        self, logger: TensorBoardLogger, layers: list[LayerStatistics], observation: Observation, step: int
+        self,
+        logger: TensorBoardLogger,
+        layers: list[LayerStatistics],
+        observation: Observation,
+        step: int,
+        epoch: int | None,
     ) -> None:
+        curves: dict[int, list[list[float]]] = {}
+        if epoch is not None:
+            self._curves[epoch] = [layer["mad"] for layer in layers]
+            curves = self._curves
         if logger not in self._laid_out:
             tensorboard.write_layout(logger, len(layers))
             self._laid_out.append(logger)
-        tensorboard.write_figures(logger, layers, observation.uniform, self.unit, observation.maps, step)
+        tensorboard.write_figures(
+            logger, layers, observation.uniform, self.unit, observation.maps, curves, step
+        )

@@ -240,7 +240,8 @@ class NetworkObserver(Callback):
                 if isinstance(logger, TensorBoardLogger):
                     # Beside the scalars: loggers count steps from 0, so the last one is a step back.
                     shown = step if self._evaluated is not None else max(step - 1, 0)
-                    self._draw(logger, layers, observation, shown)
+                    training = epoch if trainer.state.fn == TrainerFn.FITTING else None
+                    self._draw(logger, layers, observation, shown, training)
         return self._scalars(layers, observation)
 
     def _file_name(self, trainer: Trainer, name: str) -> str:
@@ -281,8 +282,10 @@ class NetworkObserver(Callback):
         """The values to log, equal in all processes."""
 
     @abstractmethod
-    def _draw(self, logger: TensorBoardLogger, layers: Any, observation: Any, step: int) -> None:
-        """Draw the figures; on rank 0."""
+    def _draw(
+        self, logger: TensorBoardLogger, layers: Any, observation: Any, step: int, epoch: int | None
+    ) -> None:
+        """Draw the figures, on rank 0; the epoch is that of training, None in an evaluation."""
 
 
 @contextmanager

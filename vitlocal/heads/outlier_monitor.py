@@ -101,6 +101,7 @@ class OutlierMonitor(NetworkObserver):
         layers: list[LayerOutliers],
         observation: OutlierObservation,
         step: int,
+        epoch: int | None,
     ) -> None:
         for name in OUTPUTS:
             counts = [(layer.outputs[name].by_dimension, layer.outputs[name].by_position) for layer in layers]
