@@ -12,6 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch import Tensor
 from torchmetrics import Metric
 
 from vitlocal.errors import InputError
@@ -129,7 +130,12 @@ class ProcessStates(Callback):
             {
                 "random": {name: get().cpu() for name, (get, _) in _generators(pl_module.device).items()},
                 "metrics": {
-                    name: {key: torch.as_tensor(value).cpu() for key, value in metric.metric_state.items()}
+                    # Lists grow at validation and test alone, and are empty in between.
+                    name: {
+                        key: value.cpu()
+                        for key, value in metric.metric_state.items()
+                        if isinstance(value, Tensor)
+                    }
                     for name, metric in _metrics(pl_module).items()
                     if within_epoch
                 },

@@ -11,17 +11,17 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
-from torchmetrics import MeanMetric, Metric, MetricCollection
+from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from vitlocal.errors import InputError
 from vitlocal.models import AttentionKind, GateKind, Init, PosEmbed, VisionTransformer
 from vitlocal.models.factory import OPTIONS
+from vitlocal.tasks.metrics import UNKNOWN, evaluation_metrics
 from vitlocal.tasks.schedule import Schedule, decay_groups, warmup_then
 
 SHAPE = ("patch_size", "width", "depth", "heads", "mlp_ratio", "pool", "dropout", "stochastic_depth")
 ATTENTION = ("attention", *OPTIONS, "patch_norm", "init", "pos_embed")
-UNKNOWN = -1  # the label of padding, by which processes get equally many images, and of unlabelled ones
 DATA_FACTS = ("image_size", "in_channels", "num_classes", "mean", "std")
 
 
@@ -59,6 +59,7 @@ class Classification(LightningModule):
             Xavier normal, queries, keys and values without bias: Lee et al. 2021, arXiv 2112.13492).
         pos_embed: ``learned``, ``sincos`` (fixed) or ``none``.
         schedule: after warm-up, ``cosine`` to 0 or ``constant``.
+        macro_metrics: measure macro F1 and macro AUROC beside accuracy at validation and test.
         image_size: height and width in pixels.
         in_channels: 1 for grey, 3 for colour.
         num_classes: number of classes.
@@ -99,6 +100,7 @@ class Classification(LightningModule):
         init: Init = "timm",
         pos_embed: PosEmbed = "learned",
         schedule: Schedule = "cosine",
+        macro_metrics: bool = False,
         image_size: tuple[int, int] | None = None,
         in_channels: int | None = None,
         num_classes: int | None = None,
@@ -155,14 +157,9 @@ class Classification(LightningModule):
         self.register_buffer("std", std.view(-1, 1, 1) * 255, persistent=False)
         classes = facts["num_classes"]
         # Labels were checked when they were read; to check every batch's would wait for the device.
-        options: dict[str, Any] = {"num_classes": classes, "average": "micro", "validate_args": False}
-        accuracies: dict[str, Metric | MetricCollection] = {
-            "acc1": MulticlassAccuracy(**options, ignore_index=UNKNOWN),
-            "acc5": MulticlassAccuracy(**options, ignore_index=UNKNOWN, top_k=min(5, classes)),
-        }
-        self.train_accuracy = MulticlassAccuracy(**options)
-        self.val_accuracy = MetricCollection(accuracies, prefix="val/")
-        self.test_accuracy = self.val_accuracy.clone(prefix="test/")
+        self.train_accuracy = MulticlassAccuracy(classes, average="micro", validate_args=False)
+        measured = evaluation_metrics(classes, facts["macro_metrics"])
+        self.val_metrics, self.test_metrics = measured.clone(prefix="val/"), measured.clone(prefix="test/")
         self.train_loss, self.val_loss, self.test_loss = _mean(), _mean(), _mean()
 
     def forward(self, images: Tensor) -> Tensor:
@@ -198,23 +195,23 @@ class Classification(LightningModule):
         return loss
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Plain cross entropy and accuracies over the images with a label, whatever the protocol."""
-        self._evaluate(batch, "val", self.val_loss, self.val_accuracy)
+        """Plain cross entropy and metrics over the images with a label, whatever the protocol."""
+        self._evaluate(batch, "val", self.val_loss, self.val_metrics)
 
     def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """As in validation, on the test images."""
-        self._evaluate(batch, "test", self.test_loss, self.test_accuracy)
+        self._evaluate(batch, "test", self.test_loss, self.test_metrics)
 
     def _evaluate(
-        self, batch: dict[str, Tensor], stage: str, loss: MeanMetric, accuracy: MetricCollection
+        self, batch: dict[str, Tensor], stage: str, loss: MeanMetric, metrics: MetricCollection
     ) -> None:
         logits, label = self(batch["image"]), batch["label"]
-        accuracy.update(logits, label)
+        metrics.update(logits, label)
         losses = F.cross_entropy(logits, label, reduction="none", ignore_index=UNKNOWN)
         loss.update(losses[label != UNKNOWN])
         size = len(logits)
         self.log(f"{stage}/loss", loss, on_step=False, on_epoch=True, batch_size=size)
-        for name, metric in accuracy.items(keep_base=False):
+        for name, metric in metrics.items(keep_base=False):
             shown = name == "val/acc1"
             self.log(name, metric, prog_bar=shown, on_step=False, on_epoch=True, batch_size=size)
 

@@ -17,6 +17,8 @@ COLUMNS = (
     "val/loss",
     "val/acc1",
     "val/acc5",
+    "val/f1_macro",
+    "val/auroc_macro",
     "locality/mad_min",
     "locality/self_mass_of_mad_min",
     "locality/class_mass_of_mad_min",
