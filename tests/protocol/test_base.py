@@ -5,7 +5,16 @@ import pytest
 import torch
 
 from tests.protocol.helpers import make_batch
-from vitlocal.protocol import Augmentation, AutoAugment, ColorJitter, CropFlip, CutMix, generator_for
+from vitlocal.protocol import (
+    Augmentation,
+    AutoAugment,
+    ColorJitter,
+    CropFlip,
+    CutMix,
+    Cutout,
+    Protocol,
+    generator_for,
+)
 from vitlocal.protocol.base import apply_each
 
 
@@ -16,13 +25,9 @@ class Recorder(Augmentation):
         batch["drawn"] = torch.rand(3, generator=generator)
 
 
-class OtherRecorder(Recorder):
-    """Draws the same way under another name."""
-
-
-def drawn(component, rank=0, epoch=0, batch_idx=0):
+def drawn(component, rank=0, epoch=0, batch_idx=0, before=()):
     batch = {}
-    trainer = SimpleNamespace(global_rank=rank, current_epoch=epoch)
+    trainer = SimpleNamespace(global_rank=rank, current_epoch=epoch, callbacks=[*before, component])
     component.on_train_batch_start(trainer, None, batch, batch_idx)
     return batch["drawn"].tolist()
 
@@ -38,10 +43,30 @@ def test_the_same_batch_draws_the_same(monkeypatch):
 def test_everything_that_should_change_the_draw_does(monkeypatch):
     monkeypatch.setenv("PL_GLOBAL_SEED", "3")
     draws = [drawn(Recorder(), r, e, b) for r in range(3) for e in range(3) for b in range(3)]
-    draws.append(drawn(OtherRecorder()))
+    # Two of one kind draw different numbers, by their place among the callbacks or in the protocol.
+    draws.append(drawn(Recorder(), before=[Recorder()]))
+    in_protocol = Recorder()
+    for in_protocol.place in ("photometric", "mixing"):
+        draws.append(drawn(in_protocol))
     monkeypatch.setenv("PL_GLOBAL_SEED", "4")
     draws.append(drawn(Recorder()))
     assert len({tuple(numbers) for numbers in draws}) == len(draws)
+
+
+def test_a_protocols_components_know_their_places():
+    cutouts = Protocol(photometric=Cutout(), mixing=Cutout())
+    assert [component.place for component in cutouts.callbacks()] == ["crop_flip", "photometric", "mixing"]
+    first, second = drawn_boxes(cutouts.photometric), drawn_boxes(cutouts.mixing)
+    assert not torch.equal(first, second)  # two of a kind did draw the same boxes
+
+
+def drawn_boxes(component):
+    batch = make_batch(8)
+    batch["image"] = torch.full_like(batch["image"], 255)
+    component.on_train_batch_start(
+        SimpleNamespace(global_rank=0, current_epoch=0, callbacks=[]), None, batch, 0
+    )
+    return batch["image"]
 
 
 class Collector(pl.LightningModule):

@@ -13,6 +13,7 @@ from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
+from vitlocal import internals
 from vitlocal.errors import InputError
 from vitlocal.files import EpochTable
 from vitlocal.heads.observe import find_attention, find_network
@@ -68,9 +69,9 @@ class NetworkObserver(Callback):
     ) -> None:
         """Remember how long a checkpoint that is evaluated was trained: the trainer does not."""
         if trainer.state.fn != TrainerFn.FITTING:
-            progress = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]
             # int: a damaged file may hold anything, and here that is noticed as its fault.
-            self._evaluated = (int(progress["ready"]), int(checkpoint["global_step"]))
+            epochs = internals.epochs_of_checkpoint(checkpoint)
+            self._evaluated = (epochs, int(checkpoint["global_step"]))
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Fail before the first step if there is nothing to observe."""
@@ -83,8 +84,7 @@ class NetworkObserver(Callback):
         if not self.before_training or trainer.global_step > 0:
             return
         with _undisturbed(trainer, pl_module):
-            if trainer.val_dataloaders is None:  # where the first epoch has no validation
-                trainer.fit_loop.epoch_loop.val_loop.setup_data()
+            internals.set_up_validation(trainer)  # where the first epoch has none
             if not any(trainer.num_val_batches):
                 return
             loaders = CombinedLoader(trainer.val_dataloaders, "sequential")
@@ -221,7 +221,7 @@ class NetworkObserver(Callback):
         """Epochs of training begun, and steps: during validation, the epoch that it ends counts as done."""
         if self._evaluated is not None:
             return self._evaluated
-        return trainer.fit_loop.epoch_progress.current.ready, trainer.global_step
+        return internals.epochs_begun(trainer), trainer.global_step
 
     def _write(self, trainer: Trainer, observation: Any, epoch: int, step: int) -> dict[str, float]:
         """Put an observation into tables and TensorBoard's figures; give the values to log."""

@@ -1,7 +1,6 @@
 """What every component of a training protocol is: a callback that changes the batch in place."""
 
 import hashlib
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vitlocal.errors import InputError
+from vitlocal.internals import global_seed
 
 
 class Augmentation(pl.Callback, ABC):
@@ -19,7 +19,12 @@ class Augmentation(pl.Callback, ABC):
     Its random numbers are drawn on the CPU from a generator made anew for each batch by
     :func:`generator_for`. So every device gives the same batch, a resumed run draws what an
     uninterrupted one does, the ranks of a run differ, and there is no state to save.
+
+    Attributes:
+        place: in a protocol, which its numbers depend on; None among the callbacks of a trainer.
     """
+
+    place: str | None = None
 
     @abstractmethod
     def apply(self, batch: dict[str, Tensor], generator: torch.Generator) -> None:
@@ -34,32 +39,27 @@ class Augmentation(pl.Callback, ABC):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Apply the augmentation with this batch's own random numbers."""
-        generator = generator_for(
-            _global_seed(), type(self).__name__, trainer.global_rank, trainer.current_epoch, batch_idx
-        )
+        place = self.place
+        if place is None:  # among the callbacks of a trainer: two of one kind draw different numbers
+            others = [one for one in trainer.callbacks if isinstance(one, Augmentation)]  # type: ignore[attr-defined]
+            place = f"augmentation {others.index(self)}"
+        generator = generator_for(global_seed(), place, trainer.global_rank, trainer.current_epoch, batch_idx)
         self.apply(batch, generator)
 
 
-def generator_for(seed: int, component: str, rank: int, epoch: int, batch_idx: int) -> torch.Generator:
+def generator_for(seed: int, place: str, rank: int, epoch: int, batch_idx: int) -> torch.Generator:
     """Return a CPU generator whose numbers depend on the arguments alone.
 
     Args:
         seed: the run's seed.
-        component: the name of what draws, so that two components of a protocol are independent.
+        place: of what draws, so that two components of a protocol are independent.
         rank: the process among those of a distributed run.
         epoch: the epoch, from 0.
         batch_idx: the batch of the epoch, from 0.
     """
-    key = repr((seed, component, rank, epoch, batch_idx)).encode()
+    key = repr((seed, place, rank, epoch, batch_idx)).encode()
     digest = hashlib.blake2b(key, digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "little"))
-
-
-def _global_seed() -> int:
-    # Lightning's seed_everything leaves its seed here for the processes it starts; torch's own
-    # initial seed differs from process to process unless someone set it.
-    seed = os.environ.get("PL_GLOBAL_SEED")
-    return torch.initial_seed() if seed is None else int(seed)
 
 
 def check(allowed: bool, component: object, parameter: str, value: object, range_: str) -> None:

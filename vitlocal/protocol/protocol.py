@@ -45,8 +45,13 @@ class Protocol:
         """
         if self.photometric == "auto":
             raise InputError("protocol.photometric is 'auto': outside the command line, give the component")
-        components = (self.crop_flip, self.photometric, self.mixing, self.label_smoothing)
-        return [component for component in components if component is not None]
+        found = []
+        for place in ("crop_flip", "photometric", "mixing", "label_smoothing"):
+            component: Augmentation | None = getattr(self, place)
+            if component is not None:
+                component.place = place
+                found.append(component)
+        return found
 
     @property
     def name(self) -> str:

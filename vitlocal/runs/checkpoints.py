@@ -9,6 +9,7 @@ import torch
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
+from vitlocal import internals
 from vitlocal.errors import InputError
 from vitlocal.files import atomic_path
 from vitlocal.runs import folders
@@ -139,7 +140,7 @@ class CheckpointFiles(CheckpointIO):
             InputError: there is no such checkpoint.
         """
         # Processes that Lightning forks or spawns hand over bare weights at their end, under this name.
-        return _load(path) if Path(path).name == ".temp.ckpt" else read(path)
+        return _load(path) if internals.is_weights_of_process(path) else read(path)
 
     def remove_checkpoint(self, path: str | Path) -> None:
         """Remove it if it is there."""

@@ -15,6 +15,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 from torchmetrics import Metric
 
+from vitlocal import internals
 from vitlocal.errors import InputError
 from vitlocal.processes import gathered
 from vitlocal.runs.checkpoints import LAST
@@ -124,8 +125,7 @@ class ProcessStates(Callback):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Gather the states of all processes; Lightning calls this in each of them."""
-        progress = trainer.fit_loop.epoch_progress.current
-        within_epoch = progress.processed < progress.ready  # type: ignore[attr-defined]
+        within_epoch = internals.within_epoch(trainer)
         checkpoint[self.KEY] = gathered(
             {
                 "random": {name: get().cpu() for name, (get, _) in _generators(pl_module.device).items()},

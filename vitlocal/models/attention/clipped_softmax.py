@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from vitlocal.internals import clamp_backward, softmax_backward
 from vitlocal.models.attention.base import softmax
 from vitlocal.models.attention.softmax import SHORT, Softmax
 
@@ -108,8 +109,8 @@ class _InChunks(torch.autograd.Function):
             torch.bmm(weights.transpose(1, 2), stretched, out=of_value)
             of_p = stretched @ value.transpose(1, 2)
             # The rules of PyTorch's own hardtanh and softmax, which clip and softmax are here.
-            of_p = torch.ops.aten.hardtanh_backward(of_p, weights, 0, most)
-            of_scores = torch.ops.aten._softmax_backward_data(of_p, p, -1, p.dtype)
+            of_p = clamp_backward(of_p, weights, 0, most)
+            of_scores = softmax_backward(of_p, p)
             torch.bmm(of_scores, key * scale, out=of_query)
             torch.bmm(of_scores.transpose(1, 2), query * scale, out=of_key)
         return gradient, None, None, None

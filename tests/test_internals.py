@@ -1,0 +1,81 @@
+"""Canaries: each fails where a release of another library has changed what it does not promise."""
+
+import os
+
+import torch
+from lightning.pytorch import Callback, seed_everything
+
+from tests import blobs
+from vitlocal import internals
+from vitlocal.protocol import Protocol
+from vitlocal.tasks import Classification
+
+
+class Progress(Callback):
+    def __init__(self):
+        self.seen = []
+
+    def on_train_start(self, trainer, pl_module):
+        internals.set_up_validation(trainer)
+        self.loaders = trainer.val_dataloaders
+        self.note("start", trainer)
+
+    def on_train_batch_end(self, trainer, *_):
+        self.note("batch", trainer)
+
+    def on_validation_end(self, trainer, pl_module):
+        if not trainer.sanity_checking:
+            self.note("validation", trainer)
+
+    def on_train_end(self, trainer, pl_module):
+        self.note("end", trainer)
+
+    def note(self, where, trainer):
+        self.seen.append((where, internals.epochs_begun(trainer), internals.within_epoch(trainer)))
+
+
+def test_lightnings_progress_and_loaders(small_data, make_trainer):
+    progress = Progress()
+    task = Classification(width=8, depth=1, heads=2, warmup_epochs=0)
+    trainer = make_trainer(max_epochs=2, callbacks=[progress, *Protocol().callbacks()])
+    trainer.fit(task, small_data)
+    assert progress.loaders is not None
+    batches = [[("batch", epoch, True)] * 3 + [("validation", epoch, True)] for epoch in (1, 2)]
+    assert progress.seen == [("start", 0, False), *batches[0], *batches[1], ("end", 2, False)]
+
+
+def test_a_checkpoints_epochs(tmp_path, npz_file):
+    run = blobs.fit(tmp_path, npz_file)
+    checkpoint = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
+    assert internals.epochs_of_checkpoint(checkpoint) == 2
+
+
+def test_lightning_leaves_its_seed(monkeypatch):
+    seed_everything(123)
+    assert internals.global_seed() == 123
+    monkeypatch.delenv("PL_GLOBAL_SEED")
+    torch.manual_seed(7)
+    assert internals.global_seed() == 7
+    assert "PL_GLOBAL_SEED" not in os.environ
+
+
+def test_lightning_names_the_weights_that_spawned_processes_hand_over():
+    import inspect
+
+    from lightning.pytorch.strategies.launchers import multiprocessing
+
+    assert ".temp.ckpt" in inspect.getsource(multiprocessing)
+    assert internals.is_weights_of_process("/some/where/.temp.ckpt")
+    assert not internals.is_weights_of_process("last.ckpt")
+
+
+def test_backward_of_softmax_and_clamp_are_autograds():
+    scores = torch.randn(3, 4, 5, dtype=torch.float64, requires_grad=True)
+    weights = scores.softmax(-1)
+    clipped = (weights - 0.1).clamp(0, 0.4)
+    towards = torch.randn_like(clipped)
+    expected, of_weights = torch.autograd.grad(clipped, (scores, weights), towards)
+    with torch.no_grad():
+        found = internals.clamp_backward(towards, clipped, 0, 0.4)
+        torch.testing.assert_close(found, of_weights)
+        torch.testing.assert_close(internals.softmax_backward(found, weights), expected)

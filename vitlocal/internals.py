@@ -1,0 +1,66 @@
+"""What vitlocal uses of other libraries beyond what they promise, in one place: a release may change it.
+
+``tests/test_internals.py`` has a canary for each, which says what has changed.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:  # networks use this module too, and know nothing of Lightning
+    from lightning.pytorch import Trainer
+
+
+def epochs_begun(trainer: Trainer) -> int:
+    """Epochs of training begun: during validation, the epoch that it ends counts."""
+    return int(trainer.fit_loop.epoch_progress.current.ready)
+
+
+def within_epoch(trainer: Trainer) -> bool:
+    """Whether an epoch of training has begun and not ended."""
+    progress = trainer.fit_loop.epoch_progress.current
+    return bool(progress.processed < progress.ready)  # type: ignore[attr-defined]
+
+
+def epochs_of_checkpoint(checkpoint: dict[str, Any]) -> int:
+    """Epochs of training begun when a checkpoint was written.
+
+    Raises:
+        KeyError, TypeError, ValueError: the checkpoint is damaged.
+    """
+    return int(checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["ready"])
+
+
+def set_up_validation(trainer: Trainer) -> None:
+    """Make the validation loaders of ``fit`` before its first validation."""
+    if trainer.val_dataloaders is None:
+        trainer.fit_loop.epoch_loop.val_loop.setup_data()
+
+
+def is_weights_of_process(path: str | Path) -> bool:
+    """Whether a file holds the bare weights that a process started by Lightning hands over at its end."""
+    return Path(path).name == ".temp.ckpt"
+
+
+def global_seed() -> int:
+    """The seed of ``seed_everything``, which Lightning leaves for the processes that it starts.
+
+    torch's own initial seed, which differs from process to process, where there was none.
+    """
+    seed = os.environ.get("PL_GLOBAL_SEED")
+    return torch.initial_seed() if seed is None else int(seed)
+
+
+def softmax_backward(gradient: Tensor, output: Tensor) -> Tensor:
+    """The gradient of softmax's input over the last dimension, from those of its output and the output."""
+    return torch.ops.aten._softmax_backward_data(gradient, output, -1, output.dtype)
+
+
+def clamp_backward(gradient: Tensor, output: Tensor, least: float, most: float) -> Tensor:
+    """The gradient of ``clamp``'s input, 0 where the output is at an end."""
+    return torch.ops.aten.hardtanh_backward(gradient, output, least, most)
