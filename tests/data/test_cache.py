@@ -117,6 +117,13 @@ def test_where_nothing_can_be_written_memory_is_used(folder):
     assert (images.images == expected).all()
 
 
+def test_what_can_neither_be_kept_nor_fits_is_refused(folder, monkeypatch):
+    folder.with_name("set.vitlocal").write_text("in the way")
+    monkeypatch.setattr(caches, "memory_limit", lambda: 3 * 3 * 8 * 8 - 1)
+    with pytest.raises(InputError, match=r"can't be kept in .* 576 bytes don't fit into the memory"):
+        decoded(folder)
+
+
 def test_what_a_killed_process_left_is_removed(folder):
     cache = folder.with_name("set.vitlocal")
     cache.mkdir()

@@ -1,12 +1,13 @@
 import io
 import re
+import tracemalloc
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from vitlocal.data import NPZ, npz
+from vitlocal.data import NPZ, BatchDataset, npz, npz_file
 from vitlocal.errors import InputError
 
 
@@ -122,14 +123,72 @@ def test_wrong_files_are_explained(tmp_path):
             NPZ(str(tmp_path / "cut.npz")).setup()
 
 
+def compressed(path, **options):
+    np.savez_compressed(path, **arrays(**options))
+    return str(path)
+
+
 def test_more_than_the_memory_is_not_unpacked(tmp_path, monkeypatch):
-    path = saved(tmp_path)
+    path = compressed(tmp_path / "small.npz")
     size = sum(member.file_size for member in zipfile.ZipFile(path).infolist())
-    monkeypatch.setattr(npz, "MEMORY", size)
+    monkeypatch.setattr(npz_file, "memory_limit", lambda: size)
     NPZ(path).setup()
-    monkeypatch.setattr(npz, "MEMORY", size - 1)
-    with pytest.raises(InputError, match=f"unpacks to {size} bytes, more than this machine's memory"):
+    monkeypatch.setattr(npz_file, "memory_limit", lambda: size - 1)
+    with pytest.raises(InputError, match=f"unpacks to {size} bytes, more than the {size - 1} of memory"):
         NPZ(path).setup()
+    # What is stored as it is needs none.
+    NPZ(saved(tmp_path)).setup()
+
+
+@pytest.mark.parametrize("channels", [None, 1, 3])
+@pytest.mark.parametrize(("write", "copies"), [(np.savez, 0), (np.savez_compressed, 1)])
+def test_at_most_one_copy_of_the_images_is_in_memory(tmp_path, channels, write, copies):
+    shape = (2000, 64, 64) if channels is None else (2000, 64, 64, channels)
+    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    labels = np.arange(2000) % 2
+    write(tmp_path / "large.npz", train_images=images, train_labels=labels)
+    data = NPZ(str(tmp_path / "large.npz"))
+    tracemalloc.start()
+    splits = data.load()
+    kept, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # Beside it there are the labels, and a chunk that is brought into order.
+    room = 0.15 * images.nbytes + 2 * npz.IMAGES_A_CHUNK * images[0].nbytes * (copies and channels == 3)
+    assert copies * images.nbytes <= peak <= copies * images.nbytes + room
+    assert copies * images.nbytes <= kept <= (copies + 0.1) * images.nbytes
+    given = images[:, None] if channels is None else images.transpose(0, 3, 1, 2)
+    assert (splits.train.images == given).all()
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("write", [np.savez, np.savez_compressed])
+def test_batches_of_mapped_and_of_unpacked_images(tmp_path, write, order):
+    images = np.asarray(arrays(3)["train_images"], order=order)
+    write(tmp_path / "x.npz", **arrays(3, train_images=images))
+    dataset = BatchDataset(NPZ(str(tmp_path / "x.npz")).load().train)
+    batch = dataset.__getitems__([7, 0, 7])["image"]
+    assert batch.is_contiguous() and batch.shape == (3, 3, 6, 5)
+    for row, position in zip(batch.numpy(), (7, 0, 7), strict=True):
+        assert (row.transpose(1, 2, 0) == images[position]).all()
+
+
+def test_damage_within_mapped_images_is_found(tmp_path):
+    path = Path(saved(tmp_path))
+    content, images = path.read_bytes(), arrays()["val_images"].tobytes()
+    place = content.index(images[:60])
+    path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+    with pytest.raises(InputError, match=r"bloodmnist\.npz can't be read \(Bad CRC-32 for file 'val_images"):
+        NPZ(str(path)).setup()
+
+
+def test_what_is_no_array_is_no_concern(tmp_path):
+    path = saved(tmp_path)
+    with zipfile.ZipFile(path, "a") as file:
+        file.writestr("README.txt", "from somewhere")
+        file.writestr("class_names", "no array either")
+    data = NPZ(path)
+    data.setup()
+    assert data.class_names == ("0", "1", "2")
 
 
 def test_an_array_that_claims_more_than_it_has(tmp_path):

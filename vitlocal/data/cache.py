@@ -1,6 +1,7 @@
 """Image files decoded once to one array on disk."""
 
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from vitlocal.data.archive import Archive
 from vitlocal.data.dataset import Images
 from vitlocal.data.decode import Resize, decode
 from vitlocal.data.lock import locked
+from vitlocal.data.memory import memory_limit
 from vitlocal.errors import InputError
 from vitlocal.files import atomic_path
 
@@ -96,6 +98,11 @@ def decoded_images(
                     _write(path, decoded(), shape)
                     drop_older(path)
         except OSError as error:
+            if math.prod(shape) > memory_limit():
+                raise InputError(
+                    f"the decoded images can't be kept in {path} ({error}), and their "
+                    f"{math.prod(shape)} bytes don't fit into the memory: make room there"
+                ) from error
             rank_zero_warn(
                 f"the decoded images could not be kept in {path} ({error}); every run decodes them again"
             )

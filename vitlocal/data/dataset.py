@@ -143,12 +143,18 @@ class BatchDataset(Dataset[Batch]):
         """
         wanted = np.asarray(indices, dtype=np.int64)
         positions = self.positions[wanted]
-        images, labels = np.take(self._pixels, positions, axis=0), self.images.labels[positions]
+        images, labels = self._gather(positions), self.images.labels[positions]
         positions[wanted < 0] = labels[wanted < 0] = -1
         return {
             name: torch.from_numpy(x)
             for name, x in (("image", images), ("label", labels), ("index", positions))
         }
+
+    def _gather(self, positions: np.ndarray) -> np.ndarray:
+        if self._pixels.flags.c_contiguous:
+            return np.take(self._pixels, positions, axis=0)
+        # A view, of images with their channels last: np.take would first bring all of them into order.
+        return np.ascontiguousarray(self._pixels[positions])
 
 
 def identity(batch: Any) -> Any:

@@ -1,8 +1,6 @@
 """Data sets in one NumPy file."""
 
-import os
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,12 +9,12 @@ import numpy as np
 from vitlocal.data.base import ImageDataModule
 from vitlocal.data.cache import cache_folder, cache_key
 from vitlocal.data.dataset import Images, Splits
+from vitlocal.data.npz_file import NpzFile
 from vitlocal.errors import InputError
 
-Arrays = Mapping[str, np.ndarray]
-
-MEMORY = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-"""Bytes that the machine has."""
+SPLITS = ("train", "val", "test")
+ARRAYS = ("class_names", *(f"{split}_{kind}" for split in SPLITS for kind in ("images", "labels")))
+IMAGES_A_CHUNK = 1024
 
 
 class NPZ(ImageDataModule):
@@ -24,7 +22,8 @@ class NPZ(ImageDataModule):
 
     ``train_images`` uint8 (N, H, W) or (N, H, W, C) with C = 1 or 3, ``train_labels`` integers (N,) or
     (N, 1) from 0; the same with ``val_`` and ``test_``, both optional; ``class_names`` optional. It
-    takes sets with one label an image.
+    takes sets with one label an image. Arrays that are stored uncompressed, as by ``numpy.savez``, are
+    mapped from the file; compressed ones are unpacked into memory.
 
     Args:
         path: The file.
@@ -47,88 +46,68 @@ class NPZ(ImageDataModule):
         Raises:
             InputError: it is missing or damaged, or an array is missing or wrong.
         """
-        arrays = self._read()
+        with NpzFile(self.path) as file:
+            status = self.path.stat()
+            key = cache_key(str(status.st_size), str(status.st_mtime_ns))
+            statistics_file = cache_folder(self.path) / f"mean_std-{key}.json"
+            # Where there are statistics of this file, all of it has been read and verified before.
+            arrays = file.read(ARRAYS, verify=not statistics_file.exists())
+        if missing := [name for name in ("train_images", "train_labels") if name not in arrays]:
+            raise self._lacks(missing[0], file.names)
         images: dict[str, Images] = {}
-        for split in ("train", "val", "test"):
-            if split == "train" or f"{split}_images" in arrays:
+        for split in SPLITS:
+            if f"{split}_images" in arrays:
+                if f"{split}_labels" not in arrays:
+                    raise self._lacks(f"{split}_labels", file.names)
                 images[split] = Images(
-                    _pixels(arrays, f"{split}_images", self.path),
-                    _labels(arrays, f"{split}_labels", self.path),
+                    _pixels(arrays.pop(f"{split}_images"), f"{split}_images", self.path),
+                    _labels(arrays[f"{split}_labels"], f"{split}_labels", self.path),
                 )
-        status = self.path.stat()
-        key = cache_key(str(status.st_size), str(status.st_mtime_ns))
         return Splits(
             source=str(self.path),
-            class_names=_class_names(arrays, images, self.path),
-            statistics_file=cache_folder(self.path) / f"mean_std-{key}.json",
+            class_names=_class_names(arrays.get("class_names"), images, self.path),
+            statistics_file=statistics_file,
             **images,
         )
 
-    def _read(self) -> Arrays:
-        if not self.path.is_file():
-            raise InputError(f"there is no file {self.path}: give the path of a .npz file")
-        try:
-            _check_size(self.path)
-            # Never pickled objects: they could run code.
-            loaded = np.load(self.path, allow_pickle=False)
-            if isinstance(loaded, np.lib.npyio.NpzFile):
-                with loaded as file:
-                    return dict(file)
-        except InputError:
-            raise
-        # Damage raises many kinds of errors in zipfile and in NumPy's readers.
-        except Exception as error:
-            raise InputError(
-                f"{self.path} can't be read ({error}): give a whole .npz file of plain arrays"
-            ) from error
-        raise InputError(f"{self.path} holds a single array: give a .npz file with train_images")
+    def _lacks(self, name: str, names: Sequence[str]) -> InputError:
+        return InputError(f"{self.path} has no array '{name}', only {', '.join(names)}: add it")
 
 
-def _check_size(path: Path) -> None:
-    """Refuse a zip file that claims more than the machine's memory, before anything is unpacked."""
-    if not zipfile.is_zipfile(path):
-        return
-    with zipfile.ZipFile(path) as file:
-        size = sum(member.file_size for member in file.infolist())
-    if size > MEMORY:
-        raise InputError(
-            f"{path} unpacks to {size} bytes, more than this machine's memory of {MEMORY}: "
-            "give a smaller set, or the images as folders"
-        )
-
-
-def _array(arrays: Arrays, key: str, path: Path) -> np.ndarray:
-    if key not in arrays:
-        raise InputError(f"{path} has no array '{key}', only {', '.join(sorted(arrays))}: add it")
-    return arrays[key]
-
-
-def _pixels(arrays: Arrays, key: str, path: Path) -> np.ndarray:
-    """Images as (N, C, H, W)."""
-    images = _array(arrays, key, path)
+def _pixels(images: np.ndarray, name: str, path: Path) -> np.ndarray:
+    """Images as (N, C, H, W), without a second copy of them."""
     if images.dtype != np.uint8 or not (images.ndim == 3 or (images.ndim == 4 and images.shape[3] in (1, 3))):
         raise InputError(
-            f"'{key}' in {path} is {images.dtype} of shape {images.shape}: "
+            f"'{name}' in {path} is {images.dtype} of shape {images.shape}: "
             "give uint8 (N, H, W) or (N, H, W, C) with C = 1 or 3"
         )
-    return images[:, None] if images.ndim == 3 else np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+    if images.ndim == 3:
+        return images[:, None]
+    moved = images.transpose(0, 3, 1, 2)
+    if moved.flags.c_contiguous or not (images.flags.writeable and images.flags.c_contiguous):
+        return moved  # of one channel; or mapped, and a batch is brought into order when it is gathered
+    # In place, as each image's bytes stay among themselves.
+    ordered = images.reshape(moved.shape)
+    for start in range(0, len(images), IMAGES_A_CHUNK):
+        chunk = slice(start, start + IMAGES_A_CHUNK)
+        ordered[chunk] = moved[chunk].copy()
+    return ordered
 
 
-def _labels(arrays: Arrays, key: str, path: Path) -> np.ndarray:
-    labels = _array(arrays, key, path)
+def _labels(labels: np.ndarray, name: str, path: Path) -> np.ndarray:
     if labels.ndim == 2 and labels.shape[1] > 1:
         raise InputError(
-            f"'{key}' in {path} has {labels.shape[1]} labels an image: give a set with one label an image"
+            f"'{name}' in {path} has {labels.shape[1]} labels an image: give a set with one label an image"
         )
     if labels.dtype.kind not in "iu" or labels.ndim not in (1, 2):
         raise InputError(
-            f"'{key}' in {path} is {labels.dtype} of shape {labels.shape}: give integers (N,) or (N, 1)"
+            f"'{name}' in {path} is {labels.dtype} of shape {labels.shape}: give integers (N,) or (N, 1)"
         )
     return labels.astype(np.int64).reshape(-1)
 
 
-def _class_names(arrays: Arrays, images: Mapping[str, Images], path: Path) -> tuple[str, ...]:
-    if "class_names" not in arrays:
+def _class_names(names: np.ndarray | None, images: Mapping[str, Images], path: Path) -> tuple[str, ...]:
+    if names is None:
         highest = max(int(split.labels.max(initial=0)) for split in images.values())
         if highest >= len(images["train"]):
             raise InputError(
@@ -136,7 +115,6 @@ def _class_names(arrays: Arrays, images: Mapping[str, Images], path: Path) -> tu
                 "give labels from 0 without gaps"
             )
         return tuple(str(label) for label in range(highest + 1))
-    names = arrays["class_names"]
     if names.ndim != 1 or names.dtype.kind not in "US":
         raise InputError(
             f"'class_names' in {path} is {names.dtype} of shape {names.shape}: give one string a class"
