@@ -103,11 +103,35 @@ def test_evaluating_a_run(fit, capsys):
     assert len(table(tested / "heads.csv")) == 4
     fit("--ckpt_path=last", command="validate")
     assert "val/acc5" in capsys.readouterr().out
-    # A checkpoint knows its own shape.
     path = "lightning_logs/blobs-modern/version_0/checkpoints/last.ckpt"
-    predicted = fit(f"--ckpt_path={path}", "--model.width=32", command="predict")
+    predicted = fit(f"--ckpt_path={path}", command="predict")
     rows = table(predicted / "predictions.csv")
     assert len(rows) == 7 and set(rows[0]) == {"image", "label", "predicted", "probability"}
+
+
+def test_a_checkpoint_has_the_model_s_settings(fit, capsys, tmp_path):
+    run = fit("--model.depth=3")
+    assert fit("--ckpt_path=best", "--model.depth=3", command="test").parent.name == "blobs-modern-test"
+    data = ["--config=npz.yaml", f"--data.path={tmp_path / 'blobs.npz'}", "--config=modern.yaml"]
+    main(["validate", *data, *QUIET, "--ckpt_path=best"])  # what isn't typed is the checkpoint's
+    for words in (["test", "--model.depth=2"], ["fit", "--model.depth=3", "--model.lr=0.5"]):
+        said = refused([*words, *data, *QUIET, f"--ckpt_path={run / 'checkpoints' / 'last.ckpt'}"], capsys)
+        name, given = words[-1].removeprefix("--").split("=")
+        assert f"{name} is {given} but the checkpoint" in said and "leave it out" in said
+    assert len(list(tmp_path.glob("lightning_logs/*/version_*"))) == 3
+
+
+def test_another_kind_of_model_has_a_folder_of_its_own(fit):
+    clipped = ["--model.attention=clipped_softmax", "--model.clip_alpha=0.5"]
+    assert fit(*clipped).parent.name == "blobs-modern-clipped_softmax"
+    plain = fit("--model.patch_norm=true")
+    assert plain.parts[-2:] == ("blobs-modern", "version_0")
+    tested = fit("--ckpt_path=best", *clipped, command="test")
+    assert tested.parent.name == "blobs-modern-clipped_softmax-test"
+    config = yaml.safe_load((tested / "config.yaml").read_text())
+    assert (
+        config["ckpt_path"] == "lightning_logs/blobs-modern-clipped_softmax/version_0/checkpoints/best.ckpt"
+    )
 
 
 def test_last_goes_on_in_the_same_run(fit):

@@ -4,6 +4,7 @@ import inspect
 import json
 import logging
 import os
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from vitlocal.parsers import ConfigFile, Sentences
 from vitlocal.protocol import Protocol
 from vitlocal.runs import InitialWeights, ProcessStates, RunCheckpoint, folders
 from vitlocal.runs.checkpoints import CheckpointFiles, newest, read
+from vitlocal.runs.trainer import RunTrainer
 from vitlocal.tasks import Classification, EpochMetrics, FiniteLoss, PredictionWriter
 from vitlocal.tasks.classification import DATA_FACTS
 
@@ -39,6 +41,11 @@ warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprec
 logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
     lambda record: "litlogger" not in record.getMessage()
 )
+
+
+def _plain(value: Any) -> Any:
+    """YAML and checkpoints give lists where the data module has tuples."""
+    return tuple(value) if isinstance(value, list) else value
 
 
 class Parser(Sentences, LightningArgumentParser):
@@ -80,13 +87,6 @@ class SaveConfig(SaveConfigCallback):
                     model[fact] = None
             super().setup(trainer, pl_module, str(trainer.state.fn))
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Take away the folder again if there is nothing in it but what the logger writes before all."""
-        for logger in trainer.loggers if trainer.is_global_zero and not self._saved else ():
-            if isinstance(logger, TensorBoardLogger):
-                logger.finalize("failed")
-                folders.remove_unbegun(Path(logger.log_dir))
-
 
 class TrainingCLI(LightningCLI):
     """``fit``, ``validate``, ``test`` and ``predict`` of a ViT under a protocol.
@@ -95,17 +95,30 @@ class TrainingCLI(LightningCLI):
         words: the command line after the program's name.
     """
 
+    trainer: RunTrainer
+    run: Path | None = None
+    """The run's folder, in the process of rank 0; None in a dry run."""
+    resumed: Path | None = None
+    """The folder of the run that resumes, in every process."""
+
     def __init__(self, words: list[str]) -> None:
         self._words = words
-        super().__init__(
-            save_config_callback=SaveConfig,
-            save_config_kwargs={"overwrite": True},
-            trainer_defaults={"max_epochs": 100, "log_every_n_steps": 10},
-            seed_everything_default=0,
-            auto_configure_optimizers=False,
-            load_from_checkpoint_support=False,
-            args=words,
-        )
+        try:
+            super().__init__(
+                save_config_callback=SaveConfig,
+                save_config_kwargs={"overwrite": True},
+                trainer_class=RunTrainer,
+                trainer_defaults={"max_epochs": 100, "log_every_n_steps": 10},
+                seed_everything_default=0,
+                auto_configure_optimizers=False,
+                load_from_checkpoint_support=False,
+                args=words,
+            )
+        except BaseException:
+            # config.yaml is written when all is ready: what was refused before leaves no folder.
+            if self.run and not self.resumed and not (self.run / "config.yaml").exists():
+                folders.discard(self.run)
+            raise
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
         """The command that is given, whose parser is built; all of them where none is.
@@ -200,18 +213,34 @@ class TrainingCLI(LightningCLI):
     def _find_checkpoint(self, command: str) -> None:
         """``--ckpt_path best`` or ``last``: that of this data set's and protocol's newest run."""
         config = self.config[command]
-        self.resumed: Path | None = None
-        if config.ckpt_path not in ("best", "last"):
-            if config.ckpt_path not in (None, "hpc"):  # hpc: SLURM's own, found by Lightning
-                read(config.ckpt_path)
+        if config.ckpt_path in (None, "hpc"):  # hpc: SLURM's own, found by Lightning
             return
-        built = self.parser.instantiate(self.config)[command]
-        root = folders.folder(config.trainer.default_root_dir, built.data.name, built.protocol.name)
-        checkpoint, self._step = newest(root, config.ckpt_path, resuming=command == "fit")
-        config.ckpt_path = str(checkpoint)
-        if command == "fit":
-            self.resumed = checkpoint.parent.parent
-            rank_zero_only(remove_leftovers)(self.resumed)
+        if config.ckpt_path in ("best", "last"):
+            built = self.parser.instantiate(self.config)[command]
+            checkpoint, self._step = newest(self._root(built), config.ckpt_path, resuming=command == "fit")
+            config.ckpt_path = str(checkpoint)
+            if command == "fit":
+                self.resumed = checkpoint.parent.parent
+                rank_zero_only(remove_leftovers)(self.resumed)
+        self._refuse_overridden(config)
+
+    def _root(self, config: Namespace) -> Path:
+        """The folder of the runs that this is one of."""
+        model = self.config[self.config.subcommand].model.as_dict()
+        name = folders.run_name(config.data.name, config.protocol.name, model)
+        return folders.folder(config.trainer.default_root_dir, name)
+
+    def _refuse_overridden(self, config: Namespace) -> None:
+        """A checkpoint has the model's settings: refuse others that are typed."""
+        facts = read(config.ckpt_path)["hyper_parameters"]
+        typed = {found[1] for word in self._words if (found := re.match(r"--model\.(\w+)", word))}
+        for name in sorted(typed & facts.keys()):
+            given, own = _plain(config.model[name]), _plain(facts[name])
+            if given != own:
+                raise InputError(
+                    f"model.{name} is {given} but the checkpoint {config.ckpt_path} has {own}: "
+                    "leave it out, or give another checkpoint"
+                )
 
     def before_instantiate_classes(self) -> None:
         """Leave the checkpoint that a run goes on from out of the run's configuration."""
@@ -221,14 +250,33 @@ class TrainingCLI(LightningCLI):
             config.ckpt_path = None
 
     def after_instantiate_classes(self) -> None:
-        """Hand that checkpoint to the trainer."""
-        self.config_init[self.subcommand].ckpt_path = self._checkpoint
+        """Hand that checkpoint to the trainer, and begin the run in a folder of its own."""
+        config = self.config_init[self.subcommand]
+        config.ckpt_path = self._checkpoint
+        if self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        root = self._root(config)
+        root = root if self.subcommand == "fit" else root.with_name(f"{root.name}-{self.subcommand}")
+        if self.trainer.is_global_zero:
+            self.run = self.resumed or folders.reserve(root)
+        self.trainer.begin(self.run)
+        if config.trainer.logger in (None, True):
+            # What a run that resumes showed after its checkpoint is hidden.
+            purge_step = self._step if self.resumed else None
+            version = folders.number(self.run) if self.run else None
+            self.trainer.loggers = [
+                TensorBoardLogger(
+                    root.parent, root.name, version, default_hp_metric=False, purge_step=purge_step
+                )
+            ]
 
     def after_fit(self) -> None:
         """Say where the run is, and how to look at it."""
-        if isinstance(self.trainer.logger, TensorBoardLogger):
+        if self.run:
             logs = self.run.parent.parent
-            rank_zero_info(f"vitlocal: the run is in {self.run}; tensorboard --logdir {logs} shows it")
+            ours = self.config_init[self.subcommand].trainer.logger in (None, True)
+            how = f"; tensorboard --logdir {logs} shows it" if ours else ""
+            rank_zero_info(f"vitlocal: the run is in {self.run}{how}")
 
     @staticmethod
     def _check_processes(trainer: Namespace) -> None:
@@ -267,23 +315,6 @@ class TrainingCLI(LightningCLI):
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             kwargs["plugins"] = [*plugins, CheckpointFiles()]
         self._check_processes(config.trainer)
-        suffix = "" if self.subcommand == "fit" else f"-{self.subcommand}"
-        root = folders.folder(
-            config.trainer.default_root_dir, config.data.name, config.protocol.name + suffix
-        )
-        version = folders.number(self.resumed) if self.resumed else folders.next_version(root)
-        self.run = root / f"version_{version}"
-        if config.trainer.logger in (None, True):
-            # Of a run that goes on, what it showed after its checkpoint is hidden.
-            kwargs["logger"] = TensorBoardLogger(
-                root.parent,
-                root.name,
-                version,
-                default_hp_metric=False,
-                purge_step=self._step if self.resumed else None,
-            )
-        elif config.trainer.logger is False:
-            kwargs["default_root_dir"] = str(self.run)
         try:
             trainer = super().instantiate_trainer(**kwargs)
         except (ImportError, MisconfigurationException, RuntimeError, TypeError, ValueError) as error:

@@ -142,7 +142,7 @@ def load(run_folder: Path, *, condition: str | None = None, data: str | None = N
     if not np.isfinite(heads[["epoch", "layer", "head", *MEASURED_FIRST]].to_numpy(float)).all():
         raise InputError(f"{folder / 'heads.csv'} is damaged: a value is missing or not finite")
     cell_data, cell_condition, cell_seed = _cell(folder) or (None, None, None)
-    own_data, _, protocol = folder.parent.name.rpartition("-")  # <data>-<protocol>
+    own_data, protocol = folders.split_name(folder.parent.name, _section(config, "model"))
     given = config.get("seed_everything")
     seed = given if isinstance(given, int) and not isinstance(given, bool) else cell_seed
     return Run(

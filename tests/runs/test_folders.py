@@ -1,0 +1,147 @@
+"""Each run has a folder of its own, where all of it goes, whatever the loggers."""
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.blobs import write
+from tests.spoilt import on_blobs
+from vitlocal.cli import main
+from vitlocal.errors import InputError
+from vitlocal.runs import folders, open_run
+
+OURS = {"config.yaml", "metrics.csv", "heads.csv", "checkpoints"}
+CHECKPOINTS = {"best.ckpt", "last.ckpt"}
+
+
+def runs(folder):
+    return sorted(folder.glob("lightning_logs/*/version_*"))
+
+
+def test_of_many_at_once_each_has_its_own(tmp_path):
+    with ThreadPoolExecutor(16) as pool:
+        made = list(pool.map(lambda _: folders.reserve(tmp_path / "logs" / "a"), range(64)))
+    assert sorted(map(folders.number, made)) == list(range(64))
+
+
+def test_a_refused_run_beside_does_not_take_the_folder_away(tmp_path):
+    def one(number):
+        version = folders.reserve(tmp_path / "logs" / "a")
+        if number % 2:
+            folders.discard(version)
+            return None
+        return version
+
+    with ThreadPoolExecutor(16) as pool:
+        kept = [version for version in pool.map(one, range(64)) if version]
+    assert len(set(kept)) == 32 and all(version.is_dir() for version in kept)
+    for version in kept:
+        folders.discard(version)
+    assert not (tmp_path / "logs").exists()
+
+
+def test_two_fits_started_together(tmp_path):
+    write(tmp_path / "blobs.npz")
+    command = [sys.executable, "-m", "vitlocal", *on_blobs(tmp_path, "--config=baseline.yaml")]
+    both = [subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    for process in both:
+        said = process.communicate(timeout=200)[1]
+        assert process.returncode == 0, said
+    first, second = runs(tmp_path)
+    for run in (first, second):
+        assert {path.name for path in run.iterdir()} > OURS
+        assert len(list(run.glob("events.out.tfevents.*"))) == 1
+    assert (first / "heads.csv").read_text() == (second / "heads.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--trainer.logger=false"],
+        ["--trainer.logger=tests.runs.loggers.Remote"],
+        ["--trainer.logger=tests.runs.loggers.Remote", "--trainer.logger.save_dir=shared"],
+        ["--trainer.logger=CSVLogger", "--trainer.logger.save_dir=shared"],
+        [
+            "--trainer.logger+=tests.runs.loggers.Remote",
+            "--trainer.logger+=TensorBoardLogger",
+            "--trainer.logger.save_dir=shared",
+        ],
+    ],
+    ids=["none", "save_dir is None", "one folder for all", "CSV", "several"],
+)
+def test_the_run_is_where_we_say(words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    mine = [*words, "--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.filename=every"]
+    main(on_blobs(tmp_path, *mine))
+    (first,) = runs(tmp_path)
+    before = {path: path.read_bytes() for path in first.rglob("*.*") if path.is_file()}
+    main(on_blobs(tmp_path, *mine, "--seed_everything=1"))
+    _, second = runs(tmp_path)
+    for run in (first, second):
+        assert {path.name for path in run.iterdir()} == OURS
+        assert {path.name for path in (run / "checkpoints").iterdir()} >= {*CHECKPOINTS, "every.ckpt"}
+    assert before == {path: path.read_bytes() for path in before}  # the second left the first alone
+    assert second.name == "version_1" and open_run(second).config["seed_everything"] == 1
+    main(on_blobs(tmp_path, *words, "--trainer.max_epochs=2", "--ckpt_path=last", "--seed_everything=1"))
+    assert runs(tmp_path) == [first, second]
+    assert open_run(second).table("metrics")["epoch"].tolist() == [1, 2]
+    assert not {"metrics.csv", "heads.csv"} & {path.name for path in tmp_path.iterdir()}
+
+
+@pytest.mark.parametrize("logger", ["true", "false", "tests.runs.loggers.Remote"])
+def test_a_refused_run_leaves_no_folder(logger, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        main(on_blobs(tmp_path, f"--trainer.logger={logger}", "--model.patch_size=5"))
+    assert "patch_size is 5" in capsys.readouterr().err
+    assert not (tmp_path / "lightning_logs").exists()
+
+
+def test_a_run_that_has_begun_stays(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def fail(self, batch, batch_idx):
+        raise InputError("no more")
+
+    monkeypatch.setattr("vitlocal.tasks.Classification.training_step", fail)
+    with pytest.raises(SystemExit):
+        main(on_blobs(tmp_path))
+    (run,) = runs(tmp_path)
+    assert (run / "config.yaml").exists()
+
+
+DEFAULT = {"attention": "softmax", "pool": "token", "depth": 9}
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        (DEFAULT | {"depth": 3}, ""),
+        (DEFAULT | {"attention": "clipped_softmax"}, "clipped_softmax"),
+        (DEFAULT | {"attention": {"class_path": "a.b.ClippedSoftmax"}}, "clipped_softmax"),
+        (DEFAULT | {"pool": "mean"}, "pool=mean"),
+        (DEFAULT | {"schedule": "constant"}, ""),
+        (DEFAULT | {"network": "timm:vit_tiny/x"}, "timm_vit_tiny_x"),
+    ],
+)
+def test_the_name_holds_what_makes_another_model(model, name):
+    assert folders.variant(model, DEFAULT) == name
+
+
+def test_in_a_default_class_its_choices_count():
+    def network(attention):
+        return {"network": {"class_path": "x.ViT", "init_args": {"attention": attention, "depth": 3}}}
+
+    assert folders.variant(network("gated"), network("softmax")) == "gated"
+    assert folders.variant(network("softmax"), network("softmax")) == ""
+
+
+def test_a_name_is_taken_apart_again():
+    for model in ({}, {"attention": "gated"}, {"attention": "gated", "pool": "mean"}):
+        name = folders.run_name("my-digits", "modern", model)
+        assert name.startswith("my-digits-modern")
+        assert folders.split_name(name, model) == ("my-digits", name.removeprefix("my-digits-"))
+    # Of a run of an earlier release, whose name had no kind.
+    assert folders.split_name("my-digits-modern", {"attention": "gated"}) == ("my-digits", "modern")
