@@ -55,6 +55,41 @@ def test_training_sees_no_image_twice(count, processes):
     assert set(seen) <= set(range(count))
 
 
+@pytest.mark.parametrize("counts", [[90, 9, 1], [5, 5, 5], [1, 1, 20, 2], [7]])
+@pytest.mark.parametrize("processes", [1, 3])
+def test_balanced_classes_come_equally_often(counts, processes):
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(len(counts)), counts))
+    orders = []
+    for epoch in range(4):
+        samplers = [EpochSampler(labels, processes, rank, seed=3, labels=labels) for rank in range(processes)]
+        for sampler in samplers:
+            sampler.set_epoch(epoch)
+        shares = [list(sampler) for sampler in samplers]
+        assert shares == [list(sampler) for sampler in samplers]
+        assert {len(share) for share in shares} == {len(labels) // processes}
+        seen = np.array([index for share in shares for index in share])
+        drawn = np.bincount(labels[seen], minlength=len(counts))
+        # Dealt out, fewer than one a process are left over.
+        assert drawn.max() - drawn.min() <= 1 + (processes > 1) * (processes - 1)
+        for label in range(len(counts)):
+            repeats = np.bincount(seen, minlength=len(labels))[labels == label]
+            assert repeats.max() - repeats.min() <= 1 + (processes > 1) * (processes - 1)
+        orders.append(seen.tolist())
+    assert len({tuple(order) for order in orders}) == 4
+
+
+def test_balanced_epochs_resume_where_they_were():
+    labels = np.array([0] * 20 + [1] * 3)
+    whole, resumed = (EpochSampler(labels, seed=1, labels=labels) for _ in range(2))
+    resumed.first = 8
+    assert list(resumed) == list(whole)[8:]
+
+
+def test_a_class_that_is_missing_is_no_class():
+    labels = np.array([0, 0, 0, 2, 2, 2])
+    assert sorted(EpochSampler(labels, seed=1, labels=labels)) == list(range(6))
+
+
 def test_who_is_left_out_changes():
     sampler, left_out = EpochSampler(range(5), 2, 0, seed=1), set()
     other = EpochSampler(range(5), 2, 1, seed=1)

@@ -40,6 +40,8 @@ class ImageDataModule(LightningDataModule, ABC):
         val_fraction: Share of the training images held out for validation, the same of every class; 0: none.
         split_seed: Which images are held out, 0 to 4294967295.
         num_workers: Processes that gather batches beside the training one; 0 is fast enough as a rule.
+        balanced: Train on every class equally often, however many images it has: an epoch draws images of
+            rare classes again, and leaves out some of frequent ones, others every time.
 
     Raises:
         InputError: an argument is out of its range.
@@ -62,7 +64,12 @@ class ImageDataModule(LightningDataModule, ABC):
     std: tuple[float, ...]
 
     def __init__(
-        self, batch_size: int = 128, val_fraction: float = 0.0, split_seed: int = 0, num_workers: int = 0
+        self,
+        batch_size: int = 128,
+        val_fraction: float = 0.0,
+        split_seed: int = 0,
+        num_workers: int = 0,
+        balanced: bool = False,
     ) -> None:
         super().__init__()
         if batch_size < 1:
@@ -78,6 +85,7 @@ class ImageDataModule(LightningDataModule, ABC):
         self.val_fraction = val_fraction
         self.split_seed = split_seed
         self.num_workers = num_workers
+        self.balanced = balanced
         self._datasets: dict[str, BatchDataset] = {}
         self._training: TrainingLoader | None = None
         self._position: dict[str, int] | None = None
@@ -163,7 +171,8 @@ class ImageDataModule(LightningDataModule, ABC):
         dataset = self._datasets["train"]
         # Without seed_everything every process has a seed of its own: that of the first counts.
         seed = None if self.trainer is None else self.trainer.strategy.broadcast(torch.initial_seed())
-        sampler = EpochSampler(dataset, *self._place(), seed)
+        labels = dataset.images.labels[dataset.positions] if self.balanced else None
+        sampler = EpochSampler(dataset, *self._place(), seed, labels)
         drop_last = len(sampler) >= self.batch_size
         loader = self._loader(TrainingLoader, dataset, sampler=sampler, drop_last=drop_last)
         if self._position is not None:

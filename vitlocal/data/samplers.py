@@ -1,10 +1,11 @@
 """Which process sees which image when, exactly: in any number of them, from anywhere in an epoch."""
 
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator, Sequence, Sized
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
@@ -18,21 +19,31 @@ class EpochSampler(DistributedSampler):
     """A random order that depends on the seed and the epoch alone, dealt out to the processes.
 
     So runs of one seed see the images in one order whatever their protocol draws besides, and a
-    resumed run goes on in the order of an uninterrupted one. No image comes twice in an epoch: those
-    that do not go round are left out, others every time. Lightning calls :meth:`set_epoch`, and takes
-    a ``DistributedSampler`` for what it is instead of putting its own, which repeats images, in its place.
+    resumed run goes on in the order of an uninterrupted one. No image comes twice in an epoch, unless classes
+    are balanced: those that do not go round are left out, others every time. Lightning calls
+    :meth:`set_epoch`, and takes a ``DistributedSampler`` for what it is instead of putting its own, which
+    repeats images, in its place.
 
     Args:
         dataset: what is sampled.
         processes: among how many the images are dealt out.
         rank: which of them this is.
         seed: the same in all of them; the global seed if None.
+        labels: int64 (N,), the images' classes, to draw every class equally often; see
+            :func:`balanced_order`. None: every image is drawn once.
 
     Raises:
         InputError: there are fewer images than processes.
     """
 
-    def __init__(self, dataset: Sized, processes: int = 1, rank: int = 0, seed: int | None = None) -> None:
+    def __init__(
+        self,
+        dataset: Sized,
+        processes: int = 1,
+        rank: int = 0,
+        seed: int | None = None,
+        labels: np.ndarray | None = None,
+    ) -> None:
         if len(dataset) < processes:
             raise InputError(
                 f"{len(dataset)} training images for {processes} processes: "
@@ -46,14 +57,47 @@ class EpochSampler(DistributedSampler):
             drop_last=True,
         )
         self.first = 0
+        self._classes = None if labels is None else _by_class(labels)
 
     def __iter__(self) -> Iterator[int]:
         """This process's images from number :attr:`first` on."""
         state = np.random.SeedSequence([self.seed, self.epoch]).generate_state(2)
         generator = torch.Generator().manual_seed(int(state[0]) << 31 | int(state[1]) >> 1)
-        order = torch.randperm(len(self.dataset), generator=generator)  # type: ignore[arg-type]
+        if self._classes is None:
+            order = torch.randperm(len(self.dataset), generator=generator)  # type: ignore[arg-type]
+        else:
+            order = balanced_order(self._classes, generator)
         mine = order[self.rank : self.total_size : self.num_replicas]
         return iter(mine[self.first :].tolist())
+
+
+def _by_class(labels: np.ndarray) -> list[Tensor]:
+    order = torch.from_numpy(np.argsort(labels, kind="stable"))
+    return [positions for positions in order.split(np.bincount(labels).tolist()) if len(positions)]
+
+
+def balanced_order(classes: Sequence[Tensor], generator: torch.Generator) -> Tensor:
+    """As many draws as there are images, in random order, equally many of every class.
+
+    Where the classes don't go round, some have one draw more, others every time. An image of a class is drawn
+    again only once all of its class have been.
+
+    Args:
+        classes: of each class the positions of its images, int64.
+        generator: for the random numbers.
+
+    Returns:
+        Positions, int64 (N,).
+    """
+    total = sum(len(positions) for positions in classes)
+    more = torch.randperm(len(classes), generator=generator) < total % len(classes)
+    drawn = []
+    for positions, quota in zip(classes, (total // len(classes) + more.long()).tolist(), strict=True):
+        rounds = [
+            torch.randperm(len(positions), generator=generator) for _ in range(-(-quota // len(positions)))
+        ]
+        drawn += [positions[torch.cat(rounds)[:quota]]] if quota else []
+    return torch.cat(drawn)[torch.randperm(total, generator=generator)]
 
 
 class EvaluationSampler(DistributedSampler):
