@@ -108,7 +108,7 @@ def test_facts_about_the_data_set():
 
 def test_balanced_training_and_everything_in_order_elsewhere():
     data = prepared(balanced=True, val=True, batch_size=6)
-    # 22 of the first class, 4 of each other one, through what is held out.
+    # 10 of the first class and 2 of each other one, as if the rest were held out.
     chosen = np.r_[0:30:3, 1:30:15, 2:30:15]
     data._datasets["train"] = BatchDataset(TRAIN, chosen)
     drawn = collected(data.train_dataloader())
@@ -282,6 +282,7 @@ def test_described_by_plain_types():
         "val_fraction": 0.25,
         "split_seed": 0,
         "num_workers": 0,
+        "balanced": False,
     }
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(ImageDataModule, "data")
