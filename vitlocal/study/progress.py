@@ -3,7 +3,7 @@
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Self, get_args
+from typing import get_args
 
 from tqdm import tqdm  # type: ignore[import-untyped]
 
@@ -108,7 +108,7 @@ class Progress:
         self._bar.set_description_str(f"{done}/{len(self._cells)} cells")
         self._bar.set_postfix_str(", ".join(running))
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Progress":
         """Show what is known so far."""
         self._bar.refresh()
         return self

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
-from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric, MetricCollection
@@ -225,7 +225,7 @@ class Classification(LightningModule):
             "probability": probability,
         }
 
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with warm-up and the schedule, stepped with the optimiser."""
         groups = decay_groups(self.network, self.hparams["weight_decay"])
         # Lightning refuses to clip the gradients of a fused optimiser in mixed precision.
