@@ -16,6 +16,7 @@ class Progress(Callback):
         self.seen = []
 
     def on_train_start(self, trainer, pl_module):
+        self.steps = internals.steps_an_epoch(trainer)
         internals.set_up_validation(trainer)
         self.loaders = trainer.val_dataloaders
         self.note("start", trainer)
@@ -39,7 +40,7 @@ def test_lightnings_progress_and_loaders(small_data, make_trainer):
     task = Classification(width=8, depth=1, heads=2, warmup_epochs=0)
     trainer = make_trainer(max_epochs=2, callbacks=[progress, *Protocol().callbacks()])
     trainer.fit(task, small_data)
-    assert progress.loaders is not None
+    assert progress.loaders is not None and progress.steps == 3
     batches = [[("batch", epoch, True)] * 3 + [("validation", epoch, True)] for epoch in (1, 2)]
     assert progress.seen == [("start", 0, False), *batches[0], *batches[1], ("end", 2, False)]
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,12 @@ def epochs_of_checkpoint(checkpoint: dict[str, Any]) -> int:
         KeyError, TypeError, ValueError: the checkpoint is damaged.
     """
     return int(checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["ready"])
+
+
+def steps_an_epoch(trainer: Trainer) -> int:
+    """Optimiser steps of an epoch of ``fit``, whose loaders are made for it if they are not yet."""
+    trainer.fit_loop.setup_data()
+    return math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
 
 
 def set_up_validation(trainer: Trainer) -> None:

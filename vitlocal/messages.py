@@ -67,6 +67,8 @@ def of(error: BaseException) -> str | None:
     for cause in _causes(error):
         if (found := _sentence(cause)) is not None:
             return found
+    if isinstance(error, ValueError | RuntimeError | TypeError) and _of_lightning(error.__traceback__):
+        return _quoted(str(error), 600)
     if _restoring(error.__traceback__):
         return (
             f"the checkpoint can't be restored ({_quoted(f'{type(error).__name__}: {error}')}): "
@@ -99,6 +101,14 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__
+
+
+def _of_lightning(trace: TracebackType | None) -> bool:
+    """Whether Lightning itself refused something: the error was raised by its own code."""
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    name = "" if trace is None else trace.tb_frame.f_globals.get("__name__", "")
+    return name.startswith(("lightning.", "pytorch_lightning."))
 
 
 def _restoring(trace: TracebackType | None) -> bool:

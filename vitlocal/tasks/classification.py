@@ -15,6 +15,7 @@ from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from vitlocal.errors import InputError
+from vitlocal.internals import steps_an_epoch
 from vitlocal.models import AttentionKind, GateKind, Init, PosEmbed, VisionTransformer
 from vitlocal.models.factory import OPTIONS
 from vitlocal.tasks.metrics import UNKNOWN, evaluation_metrics
@@ -145,6 +146,8 @@ class Classification(LightningModule):
         if hasattr(self, "network"):
             return
         facts = self.hparams
+        if any(facts[fact] is None for fact in DATA_FACTS):
+            self.setup("fit")  # callbacks that average weights build the network before that
         mean, std = torch.tensor(facts["mean"]), torch.tensor(facts["std"])
         if not len(mean) == len(std) == facts["in_channels"]:
             raise InputError(f"model.mean has {len(mean)} values and std {len(std)}: give one a channel")
@@ -161,6 +164,10 @@ class Classification(LightningModule):
         measured = evaluation_metrics(classes, facts["macro_metrics"])
         self.val_metrics, self.test_metrics = measured.clone(prefix="val/"), measured.clone(prefix="test/")
         self.train_loss, self.val_loss, self.test_loss = _mean(), _mean(), _mean()
+        # Beside the module, not in it, so that the state dict has one network, with timm's names; and
+        # apart from the network that forward runs, so that hooks of observed passes are seen.
+        network = torch.compile(self.network) if facts["compile"] else self.network
+        object.__setattr__(self, "_train_network", network)
 
     def forward(self, images: Tensor) -> Tensor:
         """uint8 images (B, C, H, W) to logits (B, K)."""
@@ -169,13 +176,6 @@ class Classification(LightningModule):
     def normalize(self, images: Tensor) -> Tensor:
         """uint8 images (B, C, H, W) to floats of mean 0 and deviation 1 over the training images."""
         return (images - self.mean) / self.std
-
-    def on_fit_start(self) -> None:
-        """Compile here, once the network is on its device."""
-        # Beside the module, not in it, so that the state dict has one network, with timm's names; and
-        # apart from the network that forward runs, so that hooks of observed passes are seen.
-        network = torch.compile(self.network) if self.hparams["compile"] else self.network
-        object.__setattr__(self, "_train_network", network)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Cross entropy with the batch's target probabilities."""
@@ -231,15 +231,16 @@ class Classification(LightningModule):
         # Lightning refuses to clip the gradients of a fused optimiser in mixed precision.
         fused = not self.trainer.gradient_clip_val
         optimizer = torch.optim.AdamW(groups, lr=self.hparams["lr"], fused=fused)
-        epochs = self.trainer.max_epochs
-        if epochs is None or epochs < 1:
-            raise InputError("trainer.max_epochs is not set: the cosine schedule needs to know where it ends")
-        total = int(self.trainer.estimated_stepping_batches)
+        kind, total = self.hparams["schedule"], self.trainer.estimated_stepping_batches
+        if total == math.inf and kind == "cosine":
+            raise InputError(
+                "trainer.max_epochs is not set, nor max_steps: the cosine schedule needs to know where it "
+                "ends; give one of them, or model.schedule=constant"
+            )
         warmup_epochs = self.hparams["warmup_epochs"]
-        if warmup_epochs > epochs:
-            rank_zero_warn(f"the {warmup_epochs} warm-up epochs do not end within the {epochs} of training")
-        warmup = round(total * warmup_epochs / epochs)
-        kind = self.hparams["schedule"]
+        warmup = round(warmup_epochs * steps_an_epoch(self.trainer))
+        if warmup > total:
+            rank_zero_warn(f"the {warmup_epochs} warm-up epochs do not end within the {total} training steps")
         schedule = LambdaLR(optimizer, lambda step: warmup_then(kind, step, warmup, total))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

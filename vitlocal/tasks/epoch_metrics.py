@@ -29,6 +29,9 @@ COLUMNS = (
 )
 
 
+LOGGED = ("loss", *(name for name in COLUMNS if not name.startswith(("epoch", "step", "locality/"))))
+"""What the task logs, apart from what monitors of heads do."""
+
 OF_TRAINING = ("train/loss", "train/acc1_augmented")
 
 

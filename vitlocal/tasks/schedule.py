@@ -11,7 +11,7 @@ Schedule = Literal["cosine", "constant"]
 UNDECAYED = ("pos_embed", "cls_token")
 
 
-def warmup_then(schedule: Schedule, step: int, warmup_steps: int, total_steps: int) -> float:
+def warmup_then(schedule: Schedule, step: int, warmup_steps: int, total_steps: float) -> float:
     """Share of the peak learning rate at an optimiser step, from 0.
 
     Linear to the peak, reached at the last warm-up step, then half a cosine (Loshchilov and Hutter

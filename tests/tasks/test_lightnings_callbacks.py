@@ -1,0 +1,74 @@
+"""Lightning's own callbacks and flags on the command line: they work, or one sentence says why not."""
+
+import csv
+
+import pytest
+import torch
+
+from tests import blobs
+
+
+@pytest.fixture
+def fit(tmp_path, npz_file):
+    return lambda *words: blobs.fit(tmp_path, npz_file, "--model.patch_size=4", *words)
+
+
+def table(run, name="metrics"):
+    with (run / f"{name}.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_weight_averaging_validates_and_saves_the_averaged_weights(fit):
+    run = fit("--trainer.callbacks=EMAWeightAveraging", "--trainer.callbacks.decay=0.5")
+    checkpoint = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
+    assert checkpoint["averaging_state"]["n_averaged"] > 0
+    averaged = checkpoint["state_dict"]["network.head.weight"]
+    current = checkpoint["current_model_state"]["network.head.weight"]
+    assert not torch.equal(averaged, current)
+
+
+def test_the_learning_rate_finders_rate_is_used(fit):
+    run = fit("--trainer.callbacks=LearningRateFinder", "--trainer.callbacks.num_training_steps=8")
+    rates = [float(row["lr"]) for row in table(run)]
+    assert len(rates) == 2 and rates[0] != pytest.approx(0.02)
+
+
+@pytest.mark.parametrize(
+    "words", [("--trainer.max_epochs=-1", "--trainer.max_steps=7"), ("--trainer.max_steps=7",)]
+)
+def test_training_by_steps_ends_its_schedule_there(fit, words):
+    run = fit("--trainer.max_epochs=50", *words, "--trainer.log_every_n_steps=1")
+    rows = table(run)
+    assert [int(row["step"]) for row in rows] == [3, 6, 7]
+    # No warm-up: before the 7th step the cosine is at 6 / 7 of its way.
+    expected = 0.02 * 0.5 * (1 + torch.cos(torch.tensor(torch.pi * 6 / 7)).item())
+    assert float(rows[-1]["lr"]) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (
+            ("--trainer.callbacks=EarlyStopping", "--trainer.callbacks.monitor=val_loss"),
+            "EarlyStopping monitors val_loss, which is not logged: give val/loss",
+        ),
+        (
+            ("--checkpoint.monitor=val_acc1",),
+            "RunCheckpoint monitors val_acc1, which is not logged: give val/acc1",
+        ),
+        (("--trainer.val_check_interval=500",), "`val_check_interval` (500) must be less than or equal"),
+        (("--trainer.max_epochs=-1",), "trainer.max_epochs is not set, nor max_steps"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_the_first_step(fit, tmp_path, capsys, words, sentence):
+    with pytest.raises(SystemExit) as ended:
+        fit(*words)
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert ended.value.code == 1 and said.startswith("vitlocal: error: ") and sentence in said
+    assert not list(tmp_path.rglob("metrics.csv"))
+
+
+def test_a_constant_rate_needs_no_end(fit):
+    words = ("--model.schedule=constant", "--trainer.max_epochs=-1", "--trainer.max_time=00:00:00:02")
+    rows = table(fit(*words))
+    assert rows and {float(row["lr"]) for row in rows} == {0.02}
