@@ -52,6 +52,13 @@ def validation(blobs):
         return torch.from_numpy(arrays["val_images"].transpose(0, 3, 1, 2)), arrays["val_labels"][:, 0]
 
 
+def test_onnx_files_tell_the_class_names(quantized, run, tmp_path):
+    export(run, tmp_path / "x.onnx")
+    for path in (tmp_path / "x.onnx", quantized[0] / "fp32.onnx", quantized[0] / "int8.onnx"):
+        told = onnxruntime.InferenceSession(path).get_modelmeta().custom_metadata_map
+        assert json.loads(told["class_names"]) == ["0", "1", "2"] and json.loads(told["resize"]) == "crop"
+
+
 @torch.no_grad()
 def test_quantize_writes_what_it_found(quantized, subject, validation):
     output, found = quantized

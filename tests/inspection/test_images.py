@@ -5,7 +5,7 @@ from PIL import Image
 from torch import nn
 from torchvision.transforms import v2
 
-from vitlocal.data import NPZ, Digits
+from vitlocal.data import NPZ, Digits, ImageFolder
 from vitlocal.errors import InputError
 from vitlocal.inspection.images import of_data, of_folder
 from vitlocal.inspection.subject import Subject
@@ -80,17 +80,36 @@ def folder(tmp_path):
 
 
 def test_a_folder_of_images(folder):
-    found = dict(of_folder(folder, 8, 100))
+    found = dict(of_folder(folder, (8, 8), "crop", 100))
     assert list(found) == ["a.PNG", "b.png", "more/c.png"]
     with Image.open(folder / "b.png") as image:
         assert torch.equal(found["b.png"], torch.from_numpy(np.array(image)).permute(2, 0, 1))
-    assert len(list(of_folder(folder, 8, 2))) == 2
+    assert len(list(of_folder(folder, (8, 8), "crop", 2))) == 2
+
+
+@pytest.mark.parametrize("resize", ["crop", "pad", "squash"])
+def test_a_folder_is_seen_as_in_training(tmp_path, resize):
+    for split, label in (("train", "a"), ("train", "b"), ("val", "a")):
+        (tmp_path / split / label).mkdir(parents=True)
+        Image.fromarray(noise(3, 20, 9).permute(1, 2, 0).numpy()).save(tmp_path / split / label / "x.png")
+    data = ImageFolder(str(tmp_path), image_size=(8, 12), resize=resize)
+    trained = [image for _, image in of_data(data, 1)]
+    ((name, seen),) = of_folder(tmp_path / "val", (8, 12), resize, 1)
+    assert name == "a/x.png" and torch.equal(seen, trained[0])
+
+
+def test_hidden_and_other_files_of_a_folder_are_counted(folder, caplog):
+    (folder / "._a.PNG").write_bytes(b"no image")
+    (folder / "c.heic").write_bytes(b"x")
+    with caplog.at_level("INFO", "lightning.pytorch"):
+        assert len(list(of_folder(folder, (8, 8), "crop", 100))) == 3
+    assert "left out 3 files" in caplog.text and "1 .heic, 1 .txt, 1 hidden" in caplog.text
 
 
 def test_a_wrong_file_is_named_and_left_out(folder, capsys):
     (folder / "broken.jpg").write_bytes(b"no image")
     (folder / "more" / "cut.png").write_bytes((folder / "b.png").read_bytes()[:60])
-    assert len(list(of_folder(folder, 8, 100))) == 3
+    assert len(list(of_folder(folder, (8, 8), "crop", 100))) == 3
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("vitlocal")]
     assert len(said) == 2
     assert said[0].startswith("vitlocal: left out: ") and "broken.jpg can't be decoded" in said[0]
@@ -99,9 +118,9 @@ def test_a_wrong_file_is_named_and_left_out(folder, capsys):
 
 def test_folders_without_images(tmp_path):
     with pytest.raises(InputError, match="there is no such folder"):
-        list(of_folder(tmp_path / "none", 8, 100))
+        list(of_folder(tmp_path / "none", (8, 8), "crop", 100))
     with pytest.raises(InputError, match="no image in it"):
-        list(of_folder(tmp_path, 8, 100))
+        list(of_folder(tmp_path, (8, 8), "crop", 100))
     (tmp_path / "broken.jpg").write_bytes(b"no image")
     with pytest.raises(InputError, match="no image in it"):
-        list(of_folder(tmp_path, 8, 100))
+        list(of_folder(tmp_path, (8, 8), "crop", 100))

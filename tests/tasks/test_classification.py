@@ -2,6 +2,7 @@
 
 import csv
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -203,6 +204,15 @@ def test_predictions_are_written(task, small_data, make_trainer, tmp_path):
         assert float(row["probability"]) == pytest.approx(expected.max().item(), abs=1e-6)
 
 
+def test_predictions_have_the_names_that_the_model_was_trained_with(task, npz_file, make_trainer, tmp_path):
+    trainer = make_trainer(callbacks=[PredictionWriter()])
+    trainer.fit(task, named(npz_file, ["no", "10", "ünder"]))
+    trainer.predict(task, NPZ(path=str(npz_file), batch_size=8))
+    rows = list(csv.DictReader((tmp_path / "predictions.csv").open(encoding="utf-8")))
+    assert [row["label"] for row in rows] == ["no", "10", "ünder", "no", "10", "ünder", "no"]
+    assert {row["predicted"] for row in rows} <= {"no", "10", "ünder"}
+
+
 @pytest.mark.parametrize("kind", [CIFAR10, CIFAR100, Digits, ImageFolder, NPZ, TinyImageNet])
 def test_loggers_see_no_name_with_two_values(kind):
     path = {} if kind is Digits else {"path": "x"}
@@ -217,3 +227,31 @@ def test_the_facts_are_in_the_checkpoint_but_not_in_the_log(task, small_data, ma
     kept = torch.load(tmp_path / "x.ckpt", weights_only=True)["hyper_parameters"]
     assert kept["image_size"] == (8, 8) and kept["num_classes"] == 3
     assert not {"image_size", "in_channels", "num_classes", "mean", "std"} & task.hparams_initial.keys()
+
+
+def named(path, names):
+    with np.load(path) as arrays:
+        np.savez(path.with_name("named.npz"), class_names=np.array(names), **arrays)
+    return NPZ(path=str(path.with_name("named.npz")), batch_size=8)
+
+
+def test_class_names_are_kept_and_others_refused(task, npz_file, make_trainer, tmp_path):
+    trainer = make_trainer()
+    trainer.fit(task, named(npz_file, ["no", "10", "ünder"]))
+    trainer.save_checkpoint(tmp_path / "x.ckpt")
+    kept = torch.load(tmp_path / "x.ckpt", weights_only=True)["hyper_parameters"]
+    assert kept["class_names"] == ("no", "10", "ünder") and kept["resize"] == "crop"
+    again = Classification.load_from_checkpoint(tmp_path / "x.ckpt")
+    make_trainer().validate(
+        again, NPZ(path=str(npz_file), batch_size=8), verbose=False
+    )  # numbers its classes
+    with pytest.raises(InputError, match="has class_names '10' as number 1 but the data set has 'ünder'"):
+        make_trainer().validate(again, named(npz_file, ["no", "ünder", "10"]), verbose=False)
+
+
+def test_a_checkpoint_without_class_names_takes_those_of_the_data(task, npz_file, make_trainer):
+    make_trainer().fit(task, named(npz_file, ["a", "b", "c"]))
+    facts = {name: task.hparams[name] for name in ("image_size", "in_channels", "num_classes", "mean", "std")}
+    older = Classification(**SMALL, **facts)
+    make_trainer().validate(older, named(npz_file, ["a", "b", "c"]), verbose=False)
+    assert older.hparams["class_names"] == ("a", "b", "c")

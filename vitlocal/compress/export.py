@@ -8,7 +8,7 @@ import torch
 
 from vitlocal import parsers
 from vitlocal.compress.outcome import evaluate
-from vitlocal.compress.trained_run import data_of, need, validation_batches
+from vitlocal.compress.trained_run import data_of, need, onnx_metadata, validation_batches
 from vitlocal.data import ImageDataModule
 from vitlocal.errors import InputError
 from vitlocal.files import atomic_path
@@ -27,9 +27,10 @@ def export(ckpt_path: Path, output: Path, data: ImageDataModule | str | None = N
     """Write a trained network as ONNX or safetensors.
 
     An ONNX file takes raw images, uint8 (batch, C, H, W) with any number of them, and gives logits; the
-    normalisation is inside. It is run by ONNX Runtime on validation images and kept only if it gives
-    PyTorch's logits. A safetensors file has the weights under timm's names, and the hyperparameters, among
-    them the mean and the standard deviation to normalise by, as JSON in its metadata.
+    normalisation is inside, and its metadata have the class names, as JSON. It is run by ONNX Runtime on
+    validation images and kept only if it gives PyTorch's logits. A safetensors file has the weights under
+    timm's names, and the hyperparameters, among them the mean and the standard deviation to normalise by, as
+    JSON in its metadata.
 
     Args:
         ckpt_path: A run's folder, for its best checkpoint, or a checkpoint.
@@ -52,7 +53,7 @@ def export(ckpt_path: Path, output: Path, data: ImageDataModule | str | None = N
     run = open_run(ckpt_path)
     subject = trained_subject(run).eval()
     if suffix == ".onnx":
-        _write_onnx(subject, data_of(subject, run, data), output)
+        _write_onnx(subject, run, data_of(subject, run, data), output)
     else:
         _write_safetensors(subject, run, output)
 
@@ -68,12 +69,12 @@ def main(words: list[str]) -> None:
     export(**vars(parser.instantiate(parser.parse_args(words))))
 
 
-def _write_onnx(subject: Subject, data: ImageDataModule, output: Path) -> None:
+def _write_onnx(subject: Subject, run: Run, data: ImageDataModule, output: Path) -> None:
     from vitlocal.compress.onnx_model import OnnxModel, write_onnx
 
     network: Any = subject
     with atomic_path(output) as path:
-        write_onnx(subject, path)
+        write_onnx(subject, path, onnx_metadata(run))
         model = OnnxModel(path, torch.get_num_threads())
         wanted, labels = evaluate(network, validation_batches(data, 32, CHECKED))
         given, _ = evaluate(model, validation_batches(data, 32, CHECKED))

@@ -7,7 +7,7 @@ that sizes and latencies compare, and which needs neither PyTorch nor a compiler
 import logging
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,7 +22,7 @@ from vitlocal.inspection.subject import Subject
 INPUT, OUTPUT = "image", "logits"
 
 
-def write_onnx(model: Subject, path: Path) -> None:
+def write_onnx(model: Subject, path: Path, metadata: Mapping[str, str]) -> None:
     """Write a network with input ``image``, uint8 (batch, C, H, W), and output ``logits``, (batch, K).
 
     The network's normalisation is inside; the number of images of a call is free.
@@ -30,7 +30,10 @@ def write_onnx(model: Subject, path: Path) -> None:
     Args:
         model: on the CPU.
         path: of the file.
+        metadata: what the file tells besides, in its ``metadata_props``.
     """
+    import onnx
+
     example = torch.zeros(2, len(model.mean), *model.image_size, dtype=torch.uint8)
     with _quiet():
         # In two steps: torch.onnx.export alone, where it can't leave the number of images free, fixes it.
@@ -46,6 +49,9 @@ def write_onnx(model: Subject, path: Path) -> None:
             input_names=[INPUT],
             output_names=[OUTPUT],
         )
+    written = onnx.load(path)
+    onnx.helper.set_model_props(written, dict(metadata))
+    onnx.save(written, path)
 
 
 class OnnxModel:

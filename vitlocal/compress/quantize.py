@@ -13,7 +13,14 @@ from vitlocal import parsers
 from vitlocal.compress import report
 from vitlocal.compress.network import Point, QuantizedViT, everything
 from vitlocal.compress.outcome import Outcome, Timed, evaluate, outcome
-from vitlocal.compress.trained_run import Batch, data_of, need, training_batches, validation_batches
+from vitlocal.compress.trained_run import (
+    Batch,
+    data_of,
+    need,
+    onnx_metadata,
+    training_batches,
+    validation_batches,
+)
 from vitlocal.data import ImageDataModule
 from vitlocal.errors import InputError
 from vitlocal.files import atomic_path
@@ -98,7 +105,7 @@ def quantize(
     output.mkdir(parents=True, exist_ok=True)
     timed: list[Timed] = []
     if int8:
-        logits, timed = trial.int8(output, seeds[0], repeats)
+        logits, timed = trial.int8(output, seeds[0], repeats, onnx_metadata(run))
         found.append(outcome("int8", logits, labels, fp32, seed=seeds[0], w8a8=simulated[0]))
         report.write_table(output / "latency.csv", timed)
     report.write_table(output / "quantize.csv", found)
@@ -169,14 +176,16 @@ class _Trial:
         self.quantized.choose(everything)
         return found
 
-    def int8(self, output: Path, seed: int, repeats: int) -> tuple[Tensor, list[Timed]]:
+    def int8(
+        self, output: Path, seed: int, repeats: int, metadata: dict[str, str]
+    ) -> tuple[Tensor, list[Timed]]:
         """Write fp32.onnx and int8.onnx; the logits of the latter, and what both take."""
         from vitlocal.compress import onnx_model
 
         self.subject.cpu()
         paths = [output / "fp32.onnx", output / "int8.onnx"]
         with atomic_path(paths[0]) as path:
-            onnx_model.write_onnx(self.subject, path)
+            onnx_model.write_onnx(self.subject, path, metadata)
         with atomic_path(paths[1]) as path:
             onnx_model.write_int8(paths[0], path, self.calibration(seed))
         threads = torch.get_num_threads()

@@ -1,5 +1,6 @@
 """What the commands of this room read: a trained network, and the images of its data set."""
 
+import json
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 from typing import Any
@@ -63,6 +64,17 @@ def data_of(subject: Subject, run: Run, given: ImageDataModule | str | None) -> 
                 "give the data set that the model was trained on"
             )
     return data
+
+
+def onnx_metadata(run: Run) -> dict[str, str]:
+    """What somebody who has the ONNX file alone has to know of its input and output, as JSON.
+
+    Raises:
+        InputError: the checkpoint can't be read.
+    """
+    facts = run.hyperparameters
+    known = (name for name in ("class_names", "resize") if facts.get(name) is not None)
+    return {name: json.dumps(facts[name]) for name in known}
 
 
 def training_batches(data: ImageDataModule, count: int, size: int, seed: int) -> list[Tensor]:

@@ -3,6 +3,7 @@
 from vitlocal.data.base import ImageDataModule
 from vitlocal.data.cifar import CIFAR10, CIFAR100
 from vitlocal.data.dataset import BatchDataset, Images, Splits
+from vitlocal.data.decode import Resize
 from vitlocal.data.digits import Digits
 from vitlocal.data.image_folder import ImageFolder
 from vitlocal.data.npz import NPZ
@@ -17,6 +18,7 @@ __all__ = [
     "ImageDataModule",
     "ImageFolder",
     "Images",
+    "Resize",
     "Splits",
     "TinyImageNet",
 ]

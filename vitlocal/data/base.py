@@ -12,6 +12,7 @@ from torch.nn.functional import one_hot
 from torch.utils.data import DataLoader
 
 from vitlocal.data.dataset import Batch, BatchDataset, Images, Splits, identity
+from vitlocal.data.decode import Resize
 from vitlocal.data.samplers import EpochSampler, EvaluationSampler, TrainingLoader
 from vitlocal.data.split import stratified_split
 from vitlocal.data.statistics import Statistics, cached_statistics, channel_statistics
@@ -55,6 +56,9 @@ class ImageDataModule(LightningDataModule, ABC):
 
     published_statistics: ClassVar[Statistics | None] = None
     """Mean and std where the field uses fixed ones; else they are computed."""
+
+    resize: Resize = "crop"
+    """How an image of another shape comes to :attr:`image_size`."""
 
     class_names: tuple[str, ...]
     num_classes: int

@@ -1,18 +1,16 @@
 """Folders of images, one folder a class."""
 
-from collections import Counter
-from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, ClassVar, get_args
 
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from vitlocal.data.archive import Archive, hidden
+from vitlocal.data.archive import Archive
 from vitlocal.data.base import ImageDataModule
 from vitlocal.data.cache import Listing, decoded_images, statistics_file
 from vitlocal.data.dataset import Splits
 from vitlocal.data.decode import Resize
+from vitlocal.data.listing import say_what_is_left_out
 from vitlocal.errors import InputError
 
 
@@ -74,7 +72,8 @@ class ImageFolder(ImageDataModule):
             }
             if unlabelled := archive.images("predict/", IMG_EXTENSIONS):
                 listings["predict"] = Listing(unlabelled, [-1] * len(unlabelled))
-            self._say_what_is_left_out(archive, listings)
+            read = [file for listing in listings.values() for file in listing.files]
+            say_what_is_left_out(archive, read, ("train/", "val/", "test/", "predict/"))
             images = {
                 split: decoded_images(archive, listing, split, self.size, self.resize)
                 for split, listing in listings.items()
@@ -101,27 +100,6 @@ class ImageFolder(ImageDataModule):
             files += found
             labels += [classes.index(name)] * len(found)
         return Listing(files, labels)
-
-    def _say_what_is_left_out(self, archive: Archive, listings: Mapping[str, Listing]) -> None:
-        read = {file for listing in listings.values() for file in listing.files}
-        folders = ("train/", "val/", "test/", "predict/")
-        others = Counter(
-            _kind(name) for name in archive.names if name.startswith(folders) and name not in read
-        )
-        if others:
-            kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(others.items()))
-            rank_zero_info(
-                f"vitlocal: left out {others.total()} files of {self.path}: {kinds}; "
-                f"read are {', '.join(IMG_EXTENSIONS)} in a folder a class"
-            )
-
-
-def _kind(name: str) -> str:
-    """What a file that is not read is."""
-    if hidden(name):
-        return "hidden"
-    suffix = PurePosixPath(name).suffix.lower()
-    return "outside of a class" if suffix in IMG_EXTENSIONS else suffix or "without a suffix"
 
 
 def _class_folders(folder: Path) -> list[str]:

@@ -14,7 +14,7 @@ import yaml
 from torch import Tensor
 
 from vitlocal import parsers
-from vitlocal.data import ImageDataModule
+from vitlocal.data import ImageDataModule, Resize
 from vitlocal.errors import InputError
 from vitlocal.files import atomic_path
 from vitlocal.heads import find_attention, observe
@@ -221,7 +221,10 @@ def _images(
 ) -> tuple[str, NamedImages]:
     """Where the images come from, and the images as the network takes them."""
     if folder is not None:
-        source, named = str(folder), of_folder(folder, max(subject.image_size), count)
+        # A run of an earlier release has it in its configuration alone.
+        kept = run.hyperparameters.get("resize") if run else None
+        resize: Resize = kept or _setting(run, "data", "init_args", "resize") or "crop"
+        source, named = str(folder), of_folder(folder, subject.image_size, resize, count)
     else:
         if data is None:
             if run is None or not run.config.get("data"):

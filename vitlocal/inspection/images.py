@@ -9,8 +9,10 @@ from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from vitlocal.data import ImageDataModule
+from vitlocal.data import ImageDataModule, Resize
+from vitlocal.data.archive import Archive
 from vitlocal.data.decode import decode
+from vitlocal.data.listing import say_what_is_left_out
 from vitlocal.errors import InputError
 
 SEED = 0  # as in LocalityMonitor, which so chooses the same images
@@ -43,14 +45,15 @@ def of_data(data: ImageDataModule, count: int) -> NamedImages:
         yield f"image {item['index'].item()} of {data.name}", item["image"]
 
 
-def of_folder(folder: Path, side: int, count: int) -> NamedImages:
+def of_folder(folder: Path, size: tuple[int, int], resize: Resize, count: int) -> NamedImages:
     """At most ``count`` images in a folder and the folders below.
 
     A file that can't be decoded is named on stderr and left out.
 
     Args:
         folder: with JPEG, PNG, PPM, BMP, PGM, TIFF or WebP files.
-        side: the images' shorter side is resized to it, and the centre cut out.
+        size: height and width that they are brought to.
+        resize: in which way, as in training.
         count: how many.
 
     Raises:
@@ -58,18 +61,21 @@ def of_folder(folder: Path, side: int, count: int) -> NamedImages:
     """
     if not folder.is_dir():
         raise InputError(f"images {folder}: there is no such folder: give one with image files")
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMG_EXTENSIONS)
+    with Archive(folder) as archive:
+        files = archive.images("", IMG_EXTENSIONS)
+        say_what_is_left_out(archive, files)
     wrong = 0
     positions = _chosen(len(files), count)
-    for path in (files[position] for position in _progress(positions)):
+    for name in (files[position] for position in _progress(positions)):
+        path = folder / name
         try:
-            image = torch.from_numpy(decode(path.read_bytes(), (side, side), "crop", str(path)).copy())
+            image = torch.from_numpy(decode(path.read_bytes(), size, resize, str(path)).copy())
         except OSError as error:
             sentence = f"{path} can't be read ({error.strerror}): make it readable or remove it"
         except InputError as error:
             sentence = str(error)
         else:
-            yield str(path.relative_to(folder)), image
+            yield name, image
             continue
         wrong += 1
         tqdm.write(f"vitlocal: left out: {sentence}", file=sys.stderr)

@@ -1,7 +1,7 @@
 """Image classification: a Vision Transformer, its loss, accuracy, optimiser and schedule."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
+from vitlocal.data import Resize
 from vitlocal.errors import InputError
 from vitlocal.internals import steps_an_epoch
 from vitlocal.models import AttentionKind, GateKind, Init, PosEmbed, VisionTransformer
@@ -23,15 +24,16 @@ from vitlocal.tasks.schedule import Schedule, decay_groups, warmup_then
 
 SHAPE = ("patch_size", "width", "depth", "heads", "mlp_ratio", "pool", "dropout", "stochastic_depth")
 ATTENTION = ("attention", *OPTIONS, "patch_norm", "init", "pos_embed")
-DATA_FACTS = ("image_size", "in_channels", "num_classes", "mean", "std")
+DATA_FACTS = ("image_size", "in_channels", "num_classes", "mean", "std", "class_names", "resize")
+NOT_NEEDED = ("class_names", "resize")  # to train, and earlier releases did not keep them
 
 
 class Classification(LightningModule):
     """A ViT trained from scratch to classify images, the same under every protocol.
 
     Takes uint8 images and normalises them itself, so that a checkpoint needs nothing beside it.
-    The last five arguments are facts of the data set: leave them out and they are taken from the
-    trainer's data module, and kept in the checkpoint.
+    The arguments from ``image_size`` on are facts of the data set: leave them out and they are taken from
+    the trainer's data module, and kept in the checkpoint.
 
     Args:
         patch_size: side of a square patch in pixels.
@@ -66,6 +68,8 @@ class Classification(LightningModule):
         num_classes: number of classes.
         mean: mean of each channel, on the scale 0 to 1.
         std: standard deviation of each channel, on the same scale.
+        class_names: name of each class.
+        resize: how images of another shape were brought to ``image_size``.
 
     Raises:
         InputError: a value out of its range, or a data set that a checkpoint was not made for.
@@ -107,6 +111,8 @@ class Classification(LightningModule):
         num_classes: int | None = None,
         mean: tuple[float, ...] | None = None,
         std: tuple[float, ...] | None = None,
+        class_names: tuple[str, ...] | None = None,
+        resize: Resize | None = None,
     ) -> None:
         super().__init__()
         for name, value in (("lr", lr), ("weight_decay", weight_decay), ("warmup_epochs", warmup_epochs)):
@@ -117,24 +123,31 @@ class Classification(LightningModule):
         # The data set's facts are kept in checkpoints, but loggers don't see them: Lightning refuses to log
         # what the data module has by the same name with another value, such as an image_size of its own.
         self.save_hyperparameters(ignore=DATA_FACTS)
-        self.hparams.update(
-            image_size=image_size, in_channels=in_channels, num_classes=num_classes, mean=mean, std=std
-        )
+        facts = (image_size, in_channels, num_classes, mean, std, class_names, resize)
+        self.hparams.update(zip(DATA_FACTS, facts, strict=True))
 
     def setup(self, stage: str) -> None:
         """Take the facts of the trainer's data set, or check that they are those trained on."""
         datamodule = getattr(self.trainer, "datamodule", None)
         for fact in DATA_FACTS:
             own, given = self._plain(self.hparams[fact]), getattr(datamodule, fact, None)
-            if own is None and given is None:
+            if own is None and given is None and fact not in NOT_NEEDED:
                 raise InputError(f"model.{fact} is not known: give a vitlocal data module, or model.{fact}")
-            # Mean and std may differ: a model goes on normalising as it was trained.
-            if own is not None and given is not None and own != given and fact not in ("mean", "std"):
+            if own is not None and given is not None and not self._agree(fact, own, given):
+                own, given = _first_difference(own, given) if fact == "class_names" else (own, given)
                 raise InputError(
                     f"the model has {fact} {own} but the data set has {given}: "
                     "give the data set that the model was trained on, or leave that fact to the data set"
                 )
             self.hparams[fact] = given if own is None else own
+
+    @staticmethod
+    def _agree(fact: str, own: Any, given: Any) -> bool:
+        if fact in ("mean", "std", "resize"):  # may differ: a model goes on normalising as it was trained
+            return True
+        # Data sets without names number their classes.
+        numbers = tuple(str(number) for number in range(len(own))) if fact == "class_names" else None
+        return own == given or numbers in (own, given)
 
     @staticmethod
     def _plain(value: Any) -> Any:
@@ -243,6 +256,12 @@ class Classification(LightningModule):
             rank_zero_warn(f"the {warmup_epochs} warm-up epochs do not end within the {total} training steps")
         schedule = LambdaLR(optimizer, lambda step: warmup_then(kind, step, warmup, total))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _first_difference(own: Sequence[str], given: Sequence[str]) -> tuple[str, str]:
+    """The number and the name of the first class that two lists call differently, of each."""
+    number = next(number for number, names in enumerate(zip(own, given, strict=True)) if len(set(names)) > 1)
+    return f"'{own[number]}' as number {number}", f"'{given[number]}'"
 
 
 def _mean() -> MeanMetric:

@@ -44,11 +44,12 @@ class PredictionWriter(BasePredictionWriter):
         if folder is None:
             return
         datamodule = getattr(trainer, "datamodule", None)
-        classes = getattr(datamodule, "class_names", None) or range(pl_module.hparams["num_classes"])
+        facts = pl_module.hparams
+        classes = facts["class_names"] or getattr(datamodule, "class_names", range(facts["num_classes"]))
         dataset = getattr(trainer.predict_dataloaders, "dataset", None)
         names = dataset.images.names if isinstance(dataset, BatchDataset) else None
         path = folder / "predictions.csv"
-        with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
+        with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(COLUMNS)
             for index, label, predicted, probability in found:
