@@ -13,6 +13,8 @@ from vitlocal.data.decode import Resize
 from vitlocal.data.listing import say_what_is_left_out
 from vitlocal.errors import InputError
 
+SPLITS = ("train/", "val/", "test/", "predict/")
+
 
 class ImageFolder(ImageDataModule):
     """Images as ``train/CLASS/*.jpg`` and ``val/CLASS/*.jpg``, of any size.
@@ -73,7 +75,8 @@ class ImageFolder(ImageDataModule):
             if unlabelled := archive.images("predict/", IMG_EXTENSIONS):
                 listings["predict"] = Listing(unlabelled, [-1] * len(unlabelled))
             read = [file for listing in listings.values() for file in listing.files]
-            say_what_is_left_out(archive, read, ("train/", "val/", "test/", "predict/"))
+            names = (name for name in archive.names if name.startswith(SPLITS))
+            say_what_is_left_out(self.path, names, read, of_class=True)
             images = {
                 split: decoded_images(archive, listing, split, self.size, self.resize)
                 for split, listing in listings.items()

@@ -10,7 +10,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from vitlocal.data import ImageDataModule, Resize
-from vitlocal.data.archive import Archive
+from vitlocal.data.archive import hidden
 from vitlocal.data.decode import decode
 from vitlocal.data.listing import say_what_is_left_out
 from vitlocal.errors import InputError
@@ -61,9 +61,9 @@ def of_folder(folder: Path, size: tuple[int, int], resize: Resize, count: int) -
     """
     if not folder.is_dir():
         raise InputError(f"images {folder}: there is no such folder: give one with image files")
-    with Archive(folder) as archive:
-        files = archive.images("", IMG_EXTENSIONS)
-        say_what_is_left_out(archive, files)
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    files = [name for name in names if name.lower().endswith(IMG_EXTENSIONS) and not hidden(name)]
+    say_what_is_left_out(folder, names, files, of_class=False)
     wrong = 0
     positions = _chosen(len(files), count)
     for name in (files[position] for position in _progress(positions)):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vitlocal.tasks import Classification
+from vitlocal.tasks.classification import DATA_FACTS
 
 BARE = ("attention", "network")
 """Choices that are a run's name without the setting's: clipped_softmax, but pool=mean."""
@@ -64,7 +65,7 @@ def _choices(model: Mapping[str, Any], defaults: Mapping[str, Any]) -> Iterator[
     """Name and word of each setting whose word is not the default one."""
     for name, value in model.items():
         word, default = _word(value), defaults.get(name)
-        if word is None or name in OF_TRAINING:
+        if word is None or name in OF_TRAINING or name in DATA_FACTS:
             continue
         if word != _word(default):
             yield name, word
