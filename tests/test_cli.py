@@ -1,15 +1,19 @@
 """The command line, from end to end on small data."""
 
 import csv
+import re
+import shutil
 import subprocess
 import sys
 
 import pytest
+import torch
 import yaml
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningCLI
 
+from tests.spoilt import checkpoint, image_folder
 from vitlocal import __version__
 from vitlocal.cli import main
 
@@ -301,3 +305,46 @@ def test_control_c_ends_a_run_without_a_traceback(fit, monkeypatch, capsys):
 def test_the_end_of_a_run_says_where_it_is(fit, caplog):
     run = fit()
     assert f"the run is in {run.relative_to(run.parents[2])}" in caplog.text
+
+
+def test_a_folder_is_predicted_without_the_training_data(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    pets = image_folder(tmp_path / "pets")
+    words = ["--config=image_folder.yaml", "--data.path=pets", "--data.image_size=8", "--data.resize=pad"]
+    main(["fit", *words, *SMALL, *QUIET, "--trainer.max_epochs=1", "--model.patch_size=4"])
+    (run,) = tmp_path.glob("lightning_logs/*/version_0")
+    best = run / "checkpoints" / "best.ckpt"
+    main(["predict", *words, *QUIET, f"--ckpt_path={best}"])
+    expected = table(next(tmp_path.glob("lightning_logs/pets-*-predict/version_0/predictions.csv")))
+    pets.rename(tmp_path / "elsewhere")
+    shutil.rmtree(tmp_path / "pets.vitlocal")
+    main(["predict", *QUIET, f"--ckpt_path={best}", "--images=elsewhere/val"])
+    found = table(next(tmp_path.glob("lightning_logs/val-*-predict/version_0/predictions.csv")))
+    assert [row["image"] for row in found] == ["cat/0.png", "cat/1.png", "dog/0.png", "dog/1.png"]
+    assert [row["label"] for row in found] == [""] * 4
+    for name in ("predicted", "probability"):
+        assert [row[name] for row in found] == [row[name] for row in expected]
+    assert {row["predicted"] for row in found} <= {"cat", "dog"}
+    assert "digits" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--images=pics"], "images is given without ckpt_path"),
+        (["--images=nothing", "--ckpt_path=x.ckpt"], "nothing: there is no such folder"),
+        (["--images=empty", "--ckpt_path=x.ckpt"], "there is no image in .*empty"),
+        (["--images=pics", "--ckpt_path=x.ckpt"], r"pics/b\.png can't be decoded"),
+        (["--images=pics", "--ckpt_path=y.ckpt"], "y.ckpt doesn't say which images it takes"),
+    ],
+)
+def test_a_folder_that_cannot_be_predicted(tmp_path, monkeypatch, capsys, words, sentence):
+    monkeypatch.chdir(tmp_path)
+    checkpoint(tmp_path / "x.ckpt")
+    torch.save({"state_dict": {}, "hyper_parameters": {}}, tmp_path / "y.ckpt")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "pics").mkdir()
+    (tmp_path / "pics/b.png").write_bytes(b"no image")
+    said = refused(["predict", *QUIET, "--trainer.accelerator=cpu", *words], capsys)
+    assert re.search(sentence, said) and "Traceback" not in said
+    assert not list(tmp_path.rglob("predictions.csv"))

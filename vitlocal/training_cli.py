@@ -19,7 +19,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 
 from vitlocal import __version__, hardware
-from vitlocal.data import Digits, ImageDataModule
+from vitlocal.data import Digits, ImageDataModule, UnlabelledImages
 from vitlocal.errors import InputError
 from vitlocal.files import remove_leftovers
 from vitlocal.heads import LocalityMonitor, OutlierMonitor
@@ -153,6 +153,9 @@ class TrainingCLI(LightningCLI):
             "--outliers", type=OutlierMonitor | None, default=None, help="OutlierMonitor switches it on"
         )
         self._add_optional_callback(parser, ModelCheckpoint, "checkpoint", RunCheckpoint)
+        if "predict" in self.subcommands():
+            about = "Folder of images to predict, with the checkpoint alone; the training data are not read."
+            parser.add_argument("--images", type=str | None, default=None, help=about)
         if "fit" in self.subcommands():
             about = "Begin with the weights of this checkpoint, or of the last one in this run's folder."
             parser.add_argument("--init_from", type=str | None, default=None, help=about)
@@ -181,7 +184,8 @@ class TrainingCLI(LightningCLI):
         parsed = [*silent[:place], *digits, *silent[place:]]
         given = self._parse(parsed)
         if isinstance(parser.instantiate(given)[command].data, Digits):
-            rank_zero_info(DIGITS_NOTE)
+            if given[command].get("images") is None:
+                rank_zero_info(DIGITS_NOTE)
             typed[place:place] = digits
         else:
             parsed = silent
@@ -194,6 +198,26 @@ class TrainingCLI(LightningCLI):
             typed.append(f"--trainer.precision={hardware.precision(str(trainer.accelerator))}")
         self.config = given if typed == parsed else self._parse(typed)
         self._find_checkpoint(command)
+        if self.config[command].get("images") is not None:
+            self._predict_folder(self.config[command])
+
+    def _predict_folder(self, config: Namespace) -> None:
+        """Put the folder of images in the place of the data set, as the checkpoint's network takes them."""
+        if not config.ckpt_path:
+            raise InputError("images is given without ckpt_path: give a checkpoint, or best or last")
+        facts = read(config.ckpt_path)["hyper_parameters"]
+        if not facts.get("image_size") or not facts.get("in_channels"):
+            raise InputError(f"{config.ckpt_path} doesn't say which images it takes: give one of vitlocal")
+        config.data = Namespace(
+            class_path=f"{UnlabelledImages.__module__}.{UnlabelledImages.__qualname__}",
+            init_args=Namespace(
+                path=config.images,
+                image_size=tuple(facts["image_size"]),
+                resize=facts.get("resize") or "crop",
+                in_channels=facts["in_channels"],
+                batch_size=config.data.init_args.batch_size,
+            ),
+        )
 
     def _parse(self, args: list[str]) -> Any:
         """Parse, and refuse what jsonargparse takes and Lightning fails on."""

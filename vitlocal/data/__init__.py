@@ -8,6 +8,7 @@ from vitlocal.data.digits import Digits
 from vitlocal.data.image_folder import ImageFolder
 from vitlocal.data.npz import NPZ
 from vitlocal.data.tiny_imagenet import TinyImageNet
+from vitlocal.data.unlabelled import UnlabelledImages
 
 __all__ = [
     "CIFAR10",
@@ -21,4 +22,5 @@ __all__ = [
     "Resize",
     "Splits",
     "TinyImageNet",
+    "UnlabelledImages",
 ]

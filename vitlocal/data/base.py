@@ -9,7 +9,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 from torch.nn.functional import one_hot
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from vitlocal.data.dataset import Batch, BatchDataset, Images, Splits, identity
 from vitlocal.data.decode import Resize
@@ -215,7 +215,7 @@ class ImageDataModule(LightningDataModule, ABC):
         """The number of processes, and which of them this is."""
         return (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
 
-    def _loader(self, kind: type[Loader], dataset: BatchDataset, **options: Any) -> Loader:
+    def _loader(self, kind: type[Loader], dataset: Dataset[Batch], **options: Any) -> Loader:
         return kind(
             dataset,
             batch_size=self.batch_size,

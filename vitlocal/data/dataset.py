@@ -119,6 +119,7 @@ class BatchDataset(Dataset[Batch]):
     def __init__(self, images: Images, positions: np.ndarray | None = None) -> None:
         self.images = images
         self.positions = np.arange(len(images)) if positions is None else positions
+        self.names = images.names
         # A plain view: gathering from np.memmap itself returns np.memmap objects, at a price a batch.
         self._pixels = np.asarray(images.images)
 

@@ -6,13 +6,11 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torchvision.datasets.folder import IMG_EXTENSIONS
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from vitlocal.data import ImageDataModule, Resize
-from vitlocal.data.archive import hidden
 from vitlocal.data.decode import decode
-from vitlocal.data.listing import say_what_is_left_out
+from vitlocal.data.listing import image_files
 from vitlocal.errors import InputError
 
 SEED = 0  # as in LocalityMonitor, which so chooses the same images
@@ -59,11 +57,7 @@ def of_folder(folder: Path, size: tuple[int, int], resize: Resize, count: int) -
     Raises:
         InputError: there is no such folder, or no image in it that can be decoded.
     """
-    if not folder.is_dir():
-        raise InputError(f"images {folder}: there is no such folder: give one with image files")
-    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    files = [name for name in names if name.lower().endswith(IMG_EXTENSIONS) and not hidden(name)]
-    say_what_is_left_out(folder, names, files, of_class=False)
+    files = image_files(folder)
     wrong = 0
     positions = _chosen(len(files), count)
     for name in (files[position] for position in _progress(positions)):

@@ -8,7 +8,6 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
-from vitlocal.data import BatchDataset
 from vitlocal.files import atomic_path
 from vitlocal.processes import gathered, writable_folder
 
@@ -46,8 +45,7 @@ class PredictionWriter(BasePredictionWriter):
         datamodule = getattr(trainer, "datamodule", None)
         facts = pl_module.hparams
         classes = facts["class_names"] or getattr(datamodule, "class_names", range(facts["num_classes"]))
-        dataset = getattr(trainer.predict_dataloaders, "dataset", None)
-        names = dataset.images.names if isinstance(dataset, BatchDataset) else None
+        names = getattr(getattr(trainer.predict_dataloaders, "dataset", None), "names", None)
         path = folder / "predictions.csv"
         with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
