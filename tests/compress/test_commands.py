@@ -12,10 +12,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from tests.blobs import fit, write
+from vitlocal.cli import main
 from vitlocal.compress import export as export_module
 from vitlocal.compress import onnx_model
 from vitlocal.compress.export import export
-from vitlocal.compress.quantize import main, quantize
+from vitlocal.compress.quantize import quantize
 from vitlocal.compress.trained_run import training_batches
 from vitlocal.data import NPZ
 from vitlocal.errors import InputError
@@ -117,7 +118,7 @@ def test_int8_ranges_are_a_running_average(quantized, blobs):
 
 def test_without_int8(run, tmp_path):
     words = [f"--ckpt_path={run}", f"--output={tmp_path}", "--seeds=[3]", "--int8=false", "--max_images=6"]
-    main([*words, "--sensitivity_images=0", "--calibration_batches=1", "--batch_size=4"])
+    main(["quantize", *words, "--sensitivity_images=0", "--calibration_batches=1", "--batch_size=4"])
     assert {path.name for path in tmp_path.iterdir()} == {"quantize.csv", "quantize.md"}
     with (tmp_path / "quantize.csv").open(newline="") as file:
         assert [(row["part"], row["seed"], row["images"]) for row in csv.DictReader(file)] == [

@@ -24,8 +24,7 @@ from lightning.pytorch import Trainer
 from PIL import Image
 
 from tests.spoilt import Crafted, blobs, checkpoint, image_folder, on_blobs, tiny_imagenet
-from vitlocal import messages
-from vitlocal.cli import main
+from vitlocal.cli import main, messages
 from vitlocal.data import NPZ, ImageFolder, TinyImageNet
 from vitlocal.runs import checkpoints
 

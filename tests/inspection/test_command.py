@@ -1,6 +1,7 @@
 import csv
 import re
 import shutil
+from functools import wraps
 from inspect import signature
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import yaml
 from PIL import Image
 
 from tests.blobs import fit
+from vitlocal.cli import main
 from vitlocal.data import Digits
 from vitlocal.errors import InputError
 from vitlocal.heads import find_attention
@@ -19,7 +21,7 @@ from vitlocal.heads.functional import STATISTICS
 from vitlocal.heads.kinds import head_kind
 from vitlocal.heads.rollout import rollout_step
 from vitlocal.inspection import command
-from vitlocal.inspection.command import inspect, main
+from vitlocal.inspection.command import inspect
 from vitlocal.inspection.trained import trained_subject
 from vitlocal.models import attention_weights
 from vitlocal.runs import open_run
@@ -188,7 +190,7 @@ def test_a_folder_of_images(tmp_path, run, recwarn):
 
 def test_the_command_line(run, blobs, tmp_path):
     words = [str(run), "--data=NPZ", f"--data.path={blobs}", "--query=class", "--max_images", "3", "--maps=1"]
-    main([*words, f"--output={tmp_path / 'out'}", "--layers", "1", "0", "--heads=1"])
+    main(["inspect", *words, f"--output={tmp_path / 'out'}", "--layers", "1", "0", "--heads=1"])
     said = yaml.safe_load((tmp_path / "out" / "inspect.yaml").read_text())
     assert (said["images"], said["number_of_images"], said["weights"]) == ("blobs", 3, "trained")
     assert (tmp_path / "out" / "image_0_attention.png").is_file()
@@ -209,30 +211,30 @@ def test_the_command_line(run, blobs, tmp_path):
 def test_words_and_what_they_mean(words, expected, monkeypatch):
     given = {}
     monkeypatch.setattr(command, "inspect", spy(given))
-    main(["timm:vit", *words])
+    main(["inspect", "timm:vit", *words])
     defaults = {name: each.default for name, each in signature(inspect).parameters.items()}
     assert given == defaults | {"model": "timm:vit"} | expected
 
 
 def spy(given):
+    @wraps(inspect)
     def inspect_of_test(*args, **kwargs):
         assert not args
         given.update(kwargs)
 
-    inspect_of_test.__signature__ = signature(inspect)
     return inspect_of_test
 
 
 def test_a_data_set_with_its_settings(monkeypatch):
     given = {}
     monkeypatch.setattr(command, "inspect", spy(given))
-    main(["run", "--data", "Digits", "--data.batch_size=8"])
+    main(["inspect", "run", "--data", "Digits", "--data.batch_size=8"])
     assert isinstance(given["data"], Digits) and given["data"].batch_size == 8
 
 
 def test_help(capsys):
     with pytest.raises(SystemExit) as left:
-        main(["--help"])
+        main(["inspect", "--help"])
     assert left.value.code == 0
     words = capsys.readouterr().out.split()
     assert words[:3] == ["usage:", "vitlocal", "inspect"]
@@ -258,16 +260,17 @@ def test_help(capsys):
 )
 def test_words_that_are_wrong(words, said, capsys):
     with pytest.raises(SystemExit) as left:
-        main(words)
+        main(["inspect", *words])
     assert left.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("vitlocal: error: ") and said in line
 
 
 @pytest.mark.parametrize("words", [["--layers", "0", "x"], ["--heads=0.5"], ["--layers=[0;3]"]], ids=" ".join)
-def test_numbers_that_are_none(words):
-    with pytest.raises(InputError, match=r"(layers|heads) is .*: give whole numbers, such as 0 3"):
-        main(["run", *words])
+def test_numbers_that_are_none(words, capsys):
+    with pytest.raises(SystemExit):
+        main(["inspect", "run", *words])
+    assert re.search(r"(layers|heads) is .*: give whole numbers, such as 0 3", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize(

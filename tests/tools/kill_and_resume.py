@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import vitlocal.training_cli  # noqa: F401  # the command line would import it in each process anew
+import vitlocal.cli.training  # noqa: F401  # the command line would import it in each process anew
 from vitlocal.cli import main as vitlocal_main
 
 IMAGES = {"train": 46, "val": 13, "test": 5}

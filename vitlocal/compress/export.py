@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 
-from vitlocal import parsers
 from vitlocal.compress.outcome import evaluate
 from vitlocal.compress.trained_run import data_of, need, onnx_metadata, validation_batches
 from vitlocal.data import ImageDataModule
@@ -56,17 +55,6 @@ def export(ckpt_path: Path, output: Path, data: ImageDataModule | str | None = N
         _write_onnx(subject, run, data_of(subject, run, data), output)
     else:
         _write_safetensors(subject, run, output)
-
-
-def main(words: list[str]) -> None:
-    """``export`` as a command.
-
-    Args:
-        words: the command line after ``export``.
-    """
-    parser = parsers.of_tool("export", "Write a trained network as ONNX or safetensors.")
-    parser.add_function_arguments(export, as_group=False)
-    export(**vars(parser.instantiate(parser.parse_args(words))))
 
 
 def _write_onnx(subject: Subject, run: Run, data: ImageDataModule, output: Path) -> None:

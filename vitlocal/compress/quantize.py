@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from vitlocal import parsers
 from vitlocal.compress import report
 from vitlocal.compress.network import Point, QuantizedViT, everything
 from vitlocal.compress.outcome import Outcome, Timed, evaluate, outcome
@@ -119,17 +118,6 @@ def quantize(
     print(text)
     print(f"vitlocal: the tables{' and models' if int8 else ''} are in {output}")
     return found
-
-
-def main(words: list[str]) -> None:
-    """``quantize`` as a command.
-
-    Args:
-        words: the command line after ``quantize``.
-    """
-    parser = parsers.of_tool("quantize", "Measure what int8 costs a trained network, and make it int8.")
-    parser.add_function_arguments(quantize, as_group=False)
-    quantize(**vars(parser.instantiate(parser.parse_args(words))))
 
 
 @dataclass

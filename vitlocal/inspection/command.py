@@ -13,7 +13,6 @@ import torch
 import yaml
 from torch import Tensor
 
-from vitlocal import parsers
 from vitlocal.data import ImageDataModule, Resize
 from vitlocal.errors import InputError
 from vitlocal.files import atomic_path
@@ -137,37 +136,6 @@ def inspect(
         print(f"vitlocal: {subject.name} has random weights; --pretrained fetches trained ones")
     print(summary(statistics, observation.uniform))
     print(f"vitlocal: {what['number_of_images']} images; the tables and figures are in {output}")
-
-
-def main(words: list[str]) -> None:
-    """``inspect`` as a command.
-
-    Args:
-        words: the command line after ``inspect``.
-    """
-    parser = parsers.of_tool("inspect", "Measure and draw what every head of a Vision Transformer looks at.")
-    skip: set[str | int] = {"layers", "heads", "pretrained", "mixed"}
-    parser.add_function_arguments(inspect, as_group=False, as_positional=True, skip=skip)
-    parser.add_argument(
-        "--pretrained", action="store_true", help="Fetch the library's trained weights; else they are random."
-    )
-    about = "Measure attention across the borders of CutMix's boxes too, on the same images mixed."
-    parser.add_argument("--mixed", action="store_true", help=about)
-    for name in ("layers", "heads"):
-        shown = f"Which {name} the attention maps show, from 0, such as 0 3 or [0,3]. Left out, all."
-        parser.add_argument(f"--{name}", type=str, nargs="+", metavar="N", help=shown)
-    given = vars(parser.instantiate(parser.parse_args(words)))
-    inspect(**given | {name: _whole_numbers(name, given[name]) for name in ("layers", "heads")})
-
-
-def _whole_numbers(what: str, words: list[str] | None) -> list[int] | None:
-    """Numbers beside each other, or in one word with commas and brackets."""
-    if words is None:
-        return None
-    try:
-        return [int(number) for number in re.sub(r"[][,]", " ", " ".join(words)).split()]
-    except ValueError as error:
-        raise InputError(f"{what} is {' '.join(words)}: give whole numbers, such as 0 3") from error
 
 
 def summary(layers: Sequence[LayerStatistics], uniform: dict[str, float]) -> str:

@@ -10,7 +10,6 @@ from typing import Any, Literal, NoReturn
 
 import yaml
 
-from vitlocal import parsers
 from vitlocal.errors import InputError
 from vitlocal.files import atomic_path
 from vitlocal.study import cells, local, plan, ray_cluster, slurm
@@ -19,23 +18,6 @@ from vitlocal.study.progress import Progress, listing, seconds_left
 from vitlocal.study.settings import TRUNK
 
 Engine = Literal["local", "ray", "slurm"]
-
-FLAGS = {
-    "small": "On the embedded digits for a few epochs, instead of the data sets.",
-    "dry_run": "Only list the cells, and how long those that are left will take.",
-}
-
-
-def main(words: list[str]) -> None:
-    """Run the command; ``words`` are those after ``study``."""
-    parser = parsers.of_tool("study", "Run conditions x seeds x data sets, and compare them.")
-    parser.add_argument("-c", "--config", action=parsers.ConfigFile, help="YAML file: path or shipped name")
-    parser.add_function_arguments(study, skip={"words", *FLAGS})
-    for name, about in FLAGS.items():
-        parser.add_argument(f"--{name}", action="store_true", help=about)
-    given = parser.instantiate(parser.parse_args(words))
-    del given["config"]
-    study(**vars(given), words=words)
 
 
 def study(

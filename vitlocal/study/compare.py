@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vitlocal import parsers
 from vitlocal.errors import InputError
 from vitlocal.files import atomic_path
 
@@ -15,31 +14,12 @@ if TYPE_CHECKING:
     from vitlocal.study.results import Run
 
 
-def main(words: list[str]) -> None:
-    """Run the command; ``words`` are those after ``compare``."""
-    parser = parsers.of_tool(
-        "compare", "Put runs side by side: statistics, tables, figures and one HTML page."
-    )
-    parser.add_argument(
-        "runs",
-        type=Path,
-        nargs="+",
-        metavar="RUN",
-        help="A run's folder, such as lightning_logs/digits-modern/version_0, or a folder that holds runs.",
-    )
-    parser.add_argument(
-        "--output", type=Path, default=Path("lightning_logs/compare"), help="Folder to write to."
-    )
-    compare(**vars(parser.parse_args(words)))
-
-
-def compare(runs: Sequence[Path], output: Path) -> None:
+def compare(runs: Sequence[Path], output: Path = Path("lightning_logs/compare")) -> None:
     """Compare runs: statistics, tables, figures and one HTML page.
 
     Args:
-        runs: run folders such as lightning_logs/digits-modern/version_0, or folders that hold runs, such as a
-            study's.
-        output: the folder to write to.
+        runs: A run's folder, such as lightning_logs/digits-modern/version_0, or a folder that holds runs.
+        output: Folder to write to.
     """
     from vitlocal.study.results import find_runs
 

@@ -13,8 +13,7 @@ import torch
 
 from tests.spoilt import Crafted, blobs, object_array, on_blobs
 from tests.wrong_inputs import WRONG_INPUTS
-from vitlocal import messages
-from vitlocal.cli import main
+from vitlocal.cli import main, messages
 
 NAMES = [wrong.what for wrong in WRONG_INPUTS]
 

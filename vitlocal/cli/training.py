@@ -19,11 +19,11 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 
 from vitlocal import __version__, hardware
+from vitlocal.cli.parsing import ConfigFile, Sentences
 from vitlocal.data import Digits, ImageDataModule, UnlabelledImages
 from vitlocal.errors import InputError
 from vitlocal.files import remove_leftovers
 from vitlocal.heads import LocalityMonitor, OutlierMonitor
-from vitlocal.parsers import ConfigFile, Sentences
 from vitlocal.protocol import Protocol
 from vitlocal.runs import InitialWeights, ProcessStates, RunCheckpoint, folders
 from vitlocal.runs.checkpoints import CheckpointFiles, newest, read

@@ -4,7 +4,8 @@ from typing import Any, NoReturn
 
 from jsonargparse import ActionConfigFile, ArgumentParser
 
-from vitlocal import config_files, messages
+from vitlocal import config_files
+from vitlocal.cli import messages
 from vitlocal.errors import InputError
 
 
@@ -30,8 +31,3 @@ class Sentences(ArgumentParser):
         if messages.debugging():
             raise InputError(sentence) from ex
         messages.leave(sentence, code=2)
-
-
-def of_tool(name: str, about: str) -> Sentences:
-    """A parser for ``vitlocal NAME``, which takes no key for a longer one."""
-    return Sentences(prog=f"vitlocal {name}", description=about, allow_abbrev=False)
