@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 # Two hues of Okabe and Ito's palette, which colour-blind readers can tell apart.
 HEAD_COLOUR, REFERENCE_COLOUR = "#0072B2", "#D55E00"
 COLOUR_MAP = "viridis"
+LABELS = {
+    "grid": "mean attention distance (1 = corner to corner)",
+    "patches": "mean attention distance (patches)",
+    "pixels": "mean attention distance (pixels)",
+}
+"""What MAD is called in each unit."""
 LABELLED = 4
 """Heads that are named in the figure of all curves: those that end lowest."""
 

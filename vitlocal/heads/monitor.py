@@ -1,18 +1,24 @@
 """The callback that follows, epoch by epoch, what every head looks at."""
 
-from collections.abc import Sequence
-from typing import Any, get_args
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, get_args
 
 from lightning.pytorch import LightningModule
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from torch import Tensor
 
 from vitlocal.errors import InputError
 from vitlocal.heads import summary, tensorboard
+from vitlocal.heads.figures import LABELS, attention_figure, depth_figure, training_figure
 from vitlocal.heads.functional import ClassToken, Unit
 from vitlocal.heads.observation import Observation
 from vitlocal.heads.observer import Batch, NetworkObserver, Rows
 from vitlocal.heads.summary import LayerStatistics
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class LocalityMonitor(NetworkObserver):
@@ -21,8 +27,8 @@ class LocalityMonitor(NetworkObserver):
     Works in ``fit``, ``validate`` and ``test``, with any logger or none. The mean attention distance
     (MAD), the normalised entropy and the rest (see :mod:`vitlocal.heads.functional`) are logged, can
     be monitored by other callbacks as ``locality/...``, and go to ``heads.csv`` in the run's folder.
-    TensorBoard also gets figures. Epochs are counted as training epochs done: 0 is the untrained
-    network.
+    Loggers that take pictures also get figures. Epochs are counted as training epochs done: 0 is the
+    untrained network.
 
     Args:
         every_n_epochs: Observe after every n-th epoch of training.
@@ -31,7 +37,7 @@ class LocalityMonitor(NetworkObserver):
         class_token: ``drop`` leaves the class token out and renormalises over patches; ``keep`` counts it
             as a key at distance 0.
         before_training: Observe the untrained network too.
-        maps: Number of images whose attention maps are drawn, in TensorBoard only; 0 for none.
+        maps: Number of images whose attention maps are drawn, where a logger takes pictures; 0 for none.
         seed: Which images ``max_images`` chooses, and where the boxes of ``mixed_images`` are.
         mixed_images: Number of images that are also observed with CutMix's boxes pasted into them, to
             measure attention across the boxes' borders; the same in all conditions. 0 for none.
@@ -68,7 +74,7 @@ class LocalityMonitor(NetworkObserver):
         self.unit: Unit = unit
         self.class_token: ClassToken = class_token
         self.maps = maps
-        self._laid_out: list[TensorBoardLogger] = []
+        self._laid_out: list[Logger] = []
         self._curves: dict[int, list[list[float]]] = {}
 
     def state_dict(self) -> dict[str, Any]:
@@ -100,21 +106,20 @@ class LocalityMonitor(NetworkObserver):
     def _scalars(self, layers: list[LayerStatistics], observation: Observation) -> dict[str, float]:
         return summary.scalars(layers, observation.uniform, self.unit)
 
-    def _draw(
-        self,
-        logger: TensorBoardLogger,
-        layers: list[LayerStatistics],
-        observation: Observation,
-        step: int,
-        epoch: int | None,
-    ) -> None:
-        curves: dict[int, list[list[float]]] = {}
+    def _lay_out(self, loggers: Sequence[Logger], layers: list[LayerStatistics]) -> None:
+        for logger in loggers:
+            if isinstance(logger, TensorBoardLogger) and logger not in self._laid_out:
+                tensorboard.write_layout(logger, len(layers))
+                self._laid_out.append(logger)
+
+    def _figures(
+        self, layers: list[LayerStatistics], observation: Observation, epoch: int | None
+    ) -> Iterator[tuple[str, Figure]]:
+        distances, uniform = LABELS[self.unit], observation.uniform
         if epoch is not None:
             self._curves[epoch] = [layer["mad"] for layer in layers]
-            curves = self._curves
-        if logger not in self._laid_out:
-            tensorboard.write_layout(logger, len(layers))
-            self._laid_out.append(logger)
-        tensorboard.write_figures(
-            logger, layers, observation.uniform, self.unit, observation.maps, curves, step
-        )
+            yield "locality/mad_over_training", training_figure(self._curves, distances, uniform["mad"])
+        for name, label in (("mad", distances), ("entropy", "normalised entropy")):
+            yield f"locality/{name}", depth_figure([layer[name] for layer in layers], label, uniform[name])
+        for index, maps in enumerate(observation.maps):
+            yield f"locality/attention/image_{index}", attention_figure(maps)

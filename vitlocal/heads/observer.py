@@ -1,13 +1,15 @@
 """What the callbacks that observe a network in training have in common: when they do, and where it goes."""
 
+from __future__ import annotations
+
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from lightning.pytorch.utilities.seed import isolate_rng
@@ -17,7 +19,11 @@ from vitlocal import internals
 from vitlocal.errors import InputError
 from vitlocal.files import EpochTable
 from vitlocal.heads.observe import find_attention, find_network
+from vitlocal.heads.pictures import show, takes_pictures
 from vitlocal.processes import writable_folder
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Batch = dict[str, Tensor]
 Rows = Sequence[Mapping[str, object]]
@@ -196,7 +202,7 @@ class NetworkObserver(Callback):
     # Which images, and where it goes
 
     def _observe(self, trainer: Trainer, pl_module: LightningModule) -> Any:
-        drawing = trainer.is_global_zero and any(isinstance(x, TensorBoardLogger) for x in trainer.loggers)
+        drawing = trainer.is_global_zero and any(map(takes_pictures, trainer.loggers))
         chosen = None if self.max_images is None else self._choose(trainer, self.max_images)
         return self._observation_of(pl_module, chosen, drawing)
 
@@ -224,7 +230,7 @@ class NetworkObserver(Callback):
         return internals.epochs_begun(trainer), trainer.global_step
 
     def _write(self, trainer: Trainer, observation: Any, epoch: int, step: int) -> dict[str, float]:
-        """Put an observation into tables and TensorBoard's figures; give the values to log."""
+        """Put an observation into tables and the loggers' figures; give the values to log."""
         # Collective under DDP: in all processes.
         layers, folder = observation.compute(), writable_folder(trainer)
         if not trainer.strategy.reduce(observation.images.clone(), reduce_op="sum"):
@@ -236,12 +242,14 @@ class NetworkObserver(Callback):
             if folder is not None:
                 for name, (columns, rows) in self._tables(layers, step).items():
                     EpochTable(folder / self._file_name(trainer, name), columns).write(epoch, rows)
-            for logger in trainer.loggers:
-                if isinstance(logger, TensorBoardLogger):
-                    # Beside the scalars: loggers count steps from 0, so the last one is a step back.
-                    shown = step if self._evaluated is not None else max(step - 1, 0)
-                    training = epoch if trainer.state.fn == TrainerFn.FITTING else None
-                    self._draw(logger, layers, observation, shown, training)
+            if loggers := [logger for logger in trainer.loggers if takes_pictures(logger)]:
+                self._lay_out(loggers, layers)
+                # Beside the scalars: loggers count steps from 0, so the last one is a step back.
+                shown = step if self._evaluated is not None else max(step - 1, 0)
+                training = epoch if trainer.state.fn == TrainerFn.FITTING else None
+                for name, figure in self._figures(layers, observation, training):
+                    for logger in loggers:
+                        show(logger, name, figure, shown)
         return self._scalars(layers, observation)
 
     def _file_name(self, trainer: Trainer, name: str) -> str:
@@ -281,11 +289,12 @@ class NetworkObserver(Callback):
     def _scalars(self, layers: Any, observation: Any) -> dict[str, float]:
         """The values to log, equal in all processes."""
 
+    def _lay_out(self, loggers: Sequence[Logger], layers: Any) -> None:
+        """Prepare the loggers that take pictures, on rank 0, before each time that some are drawn."""
+
     @abstractmethod
-    def _draw(
-        self, logger: TensorBoardLogger, layers: Any, observation: Any, step: int, epoch: int | None
-    ) -> None:
-        """Draw the figures, on rank 0; the epoch is that of training, None in an evaluation."""
+    def _figures(self, layers: Any, observation: Any, epoch: int | None) -> Iterator[tuple[str, Figure]]:
+        """Names and figures, drawn on rank 0; the epoch is that of training, None in an evaluation."""
 
 
 @contextmanager

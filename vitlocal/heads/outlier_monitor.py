@@ -1,10 +1,12 @@
 """The callback that follows, epoch by epoch, outliers in activations and the heads that do nothing."""
 
+from __future__ import annotations
+
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 
@@ -21,6 +23,9 @@ from vitlocal.heads.outlier_observation import (
 )
 from vitlocal.heads.outliers import DEVIATIONS, HEAD_STATISTICS, SMALL_VALUE, OutputStatistics
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 OUTPUT_STATISTICS = ("inf_norm", "kurtosis", "outliers")
 COLUMNS = ("epoch", "step", "layer", *(f"{name}_{kind}" for name in OUTPUTS for kind in OUTPUT_STATISTICS))
 HEAD_COLUMNS = ("epoch", "step", "layer", "head", *HEAD_STATISTICS)
@@ -34,8 +39,8 @@ class OutlierMonitor(NetworkObserver):
     attention, MLP and block: infinity norm, kurtosis, and how many values lie far from the mean (see
     :mod:`vitlocal.heads.outliers`), in ``outliers.csv``; of every head, the share of its attention that
     brings nothing and the relative norm of its update, in ``do_nothing.csv``; both in the run's folder.
-    All are logged as ``outliers/...``. TensorBoard also gets figures. Epochs are counted as training
-    epochs done: 0 is the untrained network.
+    All are logged as ``outliers/...``. Loggers that take pictures also get figures. Epochs are counted as
+    training epochs done: 0 is the untrained network.
 
     Args:
         every_n_epochs: Observe after every n-th epoch of training.
@@ -95,18 +100,13 @@ class OutlierMonitor(NetworkObserver):
     def _scalars(self, layers: list[LayerOutliers], observation: OutlierObservation) -> dict[str, float]:
         return scalars(layers)
 
-    def _draw(
-        self,
-        logger: TensorBoardLogger,
-        layers: list[LayerOutliers],
-        observation: OutlierObservation,
-        step: int,
-        epoch: int | None,
-    ) -> None:
+    def _figures(
+        self, layers: list[LayerOutliers], observation: OutlierObservation, epoch: int | None
+    ) -> Iterator[tuple[str, Figure]]:
         for name in OUTPUTS:
             counts = [(layer.outputs[name].by_dimension, layer.outputs[name].by_position) for layer in layers]
             figure = outlier_figure(counts, observation.grid_size, observation.num_prefix_tokens)
-            logger.experiment.add_figure(f"outliers/{name}", figure, step)
+            yield f"outliers/{name}", figure
 
 
 def scalars(layers: Sequence[LayerOutliers]) -> dict[str, float]:

@@ -17,13 +17,12 @@ from vitlocal.data import ImageDataModule, Resize
 from vitlocal.errors import InputError
 from vitlocal.files import atomic_path
 from vitlocal.heads import find_attention, observe
-from vitlocal.heads.figures import centre_patch, depth_figure
+from vitlocal.heads.figures import LABELS, centre_patch, depth_figure
 from vitlocal.heads.functional import ClassToken, Unit
 from vitlocal.heads.kinds import head_kind
 from vitlocal.heads.observation import Observation
 from vitlocal.heads.rollout import rollout_step
 from vitlocal.heads.summary import LayerStatistics, rows
-from vitlocal.heads.tensorboard import LABELS
 from vitlocal.inspection import figures
 from vitlocal.inspection.adapters import LIBRARIES
 from vitlocal.inspection.images import NamedImages, of_data, of_folder
