@@ -181,7 +181,12 @@ def alive(pid):
     [
         (0, signal.SIGKILL, -signal.SIGKILL, "another process of this run has ended"),
         (1, signal.SIGKILL, None, "another process of this run has ended"),
-        (0, signal.SIGTERM, 143, "ended by SIGTERM; the same command with --ckpt_path last resumes from here"),
+        (
+            0,
+            signal.SIGTERM,
+            143,
+            "ended by SIGTERM; the same command with --ckpt_path last resumes from here",
+        ),
     ],
 )
 def test_no_process_is_left_behind(tmp_path, npz_file, rank, sign, code, sentence):

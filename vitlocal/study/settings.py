@@ -25,7 +25,12 @@ _WITHOUT_EFFECT = {
 
 
 # Settings of fit that came later, and what every run before them had.
-_BEFORE = {"init_from": "null", "init_optimizer": "false", "locality.mixed_images": "0", "data.balanced": "false"}
+_BEFORE = {
+    "init_from": "null",
+    "init_optimizer": "false",
+    "locality.mixed_images": "0",
+    "data.balanced": "false",
+}
 
 
 def flat(config: Mapping[str, Any]) -> dict[str, str]:
