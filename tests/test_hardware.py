@@ -8,7 +8,7 @@ from vitlocal.hardware import precision
 def test_on_a_cpu_by_its_matrix_units(monkeypatch, amx, expected):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": amx})
+    monkeypatch.setattr("vitlocal.hardware.cpu_has_amx", lambda: amx)
     assert precision("auto") == precision("cpu") == expected
     assert precision("tpu") == "32-true"
 
@@ -17,7 +17,7 @@ def test_on_a_cpu_by_its_matrix_units(monkeypatch, amx, expected):
 def test_on_a_gpu_by_its_generation(monkeypatch, ampere, expected):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: ampere)
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {})
+    monkeypatch.setattr("vitlocal.hardware.cpu_has_amx", lambda: False)
     assert precision("auto") == precision("gpu") == precision("cuda") == expected
     assert precision("cpu") == "32-true"
 

@@ -1,7 +1,10 @@
 """Canaries: each fails where a release of another library has changed what it does not promise."""
 
+import inspect
 import os
+from pathlib import Path
 
+import pytest
 import torch
 from lightning.pytorch import Callback, seed_everything
 
@@ -51,6 +54,25 @@ def test_a_checkpoints_epochs(tmp_path, npz_file):
     assert internals.epochs_of_checkpoint(checkpoint) == 2
 
 
+def test_a_checkpoint_holds_the_tasks_arguments_and_not_the_whole_configuration(tmp_path, npz_file):
+    run = blobs.fit(tmp_path, npz_file)
+    kept = torch.load(run / "checkpoints/last.ckpt", weights_only=True)["hyper_parameters"]
+    assert kept.keys() <= set(inspect.signature(Classification).parameters)
+
+
+def test_products_of_float32_are_in_float32_and_the_setting_comes_back():
+    """TF32 and bfloat16 keep 10 and 7 bits of a factor: 1 + 2^-12 would be 1."""
+    factor = torch.full((64, 64), 1 + 2.0**-12)
+    try:
+        for setting in ("medium", "high", "highest"):
+            torch.set_float32_matmul_precision(setting)
+            with internals.float32_products(torch.device("cpu")):
+                assert (factor @ torch.eye(64) == factor).all()
+            assert torch.get_float32_matmul_precision() == setting
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
 def test_lightning_leaves_its_seed(monkeypatch):
     seed_everything(123)
     assert internals.global_seed() == 123
@@ -80,3 +102,8 @@ def test_backward_of_softmax_and_clamp_are_autograds():
         found = internals.clamp_backward(towards, clipped, 0, 0.4)
         torch.testing.assert_close(found, of_weights)
         torch.testing.assert_close(internals.softmax_backward(found, weights), expected)
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="Linux says what the CPU has")
+def test_the_cpus_matrix_units():
+    assert internals.cpu_has_amx() == ("amx_bf16" in Path("/proc/cpuinfo").read_text())

@@ -1,19 +1,92 @@
 """Vision Transformers trained from scratch under named protocols, head by head."""
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from vitlocal.runs import Run, open_run
+if TYPE_CHECKING:  # for type checkers and editors, the names of the table below
+    from vitlocal.data import CIFAR10 as CIFAR10
+    from vitlocal.data import CIFAR100 as CIFAR100
+    from vitlocal.data import NPZ as NPZ
+    from vitlocal.data import Digits as Digits
+    from vitlocal.data import ImageDataModule as ImageDataModule
+    from vitlocal.data import ImageFolder as ImageFolder
+    from vitlocal.data import TinyImageNet as TinyImageNet
+    from vitlocal.errors import InputError as InputError
+    from vitlocal.heads import ClassTokenMass as ClassTokenMass
+    from vitlocal.heads import HeadStatistics as HeadStatistics
+    from vitlocal.heads import IdleHeads as IdleHeads
+    from vitlocal.heads import ImageMean as ImageMean
+    from vitlocal.heads import LocalityMonitor as LocalityMonitor
+    from vitlocal.heads import MeanAttentionDistance as MeanAttentionDistance
+    from vitlocal.heads import MeanAttentionDistanceWithoutSelf as MeanAttentionDistanceWithoutSelf
+    from vitlocal.heads import NormalizedEntropy as NormalizedEntropy
+    from vitlocal.heads import OutlierMonitor as OutlierMonitor
+    from vitlocal.heads import OutputOutliers as OutputOutliers
+    from vitlocal.heads import RawMeanAttentionDistance as RawMeanAttentionDistance
+    from vitlocal.heads import SelfMass as SelfMass
+    from vitlocal.models import Attention as Attention
+    from vitlocal.models import ClippedSoftmax as ClippedSoftmax
+    from vitlocal.models import Gated as Gated
+    from vitlocal.models import Softmax as Softmax
+    from vitlocal.models import VisionTransformer as VisionTransformer
+    from vitlocal.protocol import Augmentation as Augmentation
+    from vitlocal.protocol import AutoAugment as AutoAugment
+    from vitlocal.protocol import ColorJitter as ColorJitter
+    from vitlocal.protocol import CropFlip as CropFlip
+    from vitlocal.protocol import CutMix as CutMix
+    from vitlocal.protocol import Cutout as Cutout
+    from vitlocal.protocol import LabelSmoothing as LabelSmoothing
+    from vitlocal.protocol import MixUp as MixUp
+    from vitlocal.protocol import Protocol as Protocol
+    from vitlocal.runs import Run as Run
+    from vitlocal.runs import open_run as open_run
+    from vitlocal.tasks import Classification as Classification
 
 __version__ = "0.1.0"
-__all__ = ["Run", "open_run"]
 
-# Imported when they are asked for, so that --help does not wait for PyTorch.
-_MODULES = {"Run": "vitlocal.runs", "open_run": "vitlocal.runs"}
+# Imported when they are asked for, so that neither --help nor ``import vitlocal`` waits for PyTorch.
+_NAMES = {
+    "data": ("CIFAR10", "CIFAR100", "Digits", "ImageDataModule", "ImageFolder", "NPZ", "TinyImageNet"),
+    "errors": ("InputError",),
+    "heads": (
+        "ClassTokenMass",
+        "HeadStatistics",
+        "IdleHeads",
+        "ImageMean",
+        "LocalityMonitor",
+        "MeanAttentionDistance",
+        "MeanAttentionDistanceWithoutSelf",
+        "NormalizedEntropy",
+        "OutlierMonitor",
+        "OutputOutliers",
+        "RawMeanAttentionDistance",
+        "SelfMass",
+    ),
+    "models": ("Attention", "ClippedSoftmax", "Gated", "Softmax", "VisionTransformer"),
+    "protocol": (
+        "Augmentation",
+        "AutoAugment",
+        "ColorJitter",
+        "CropFlip",
+        "CutMix",
+        "Cutout",
+        "LabelSmoothing",
+        "MixUp",
+        "Protocol",
+    ),
+    "runs": ("Run", "open_run"),
+    "tasks": ("Classification",),
+}
+_ROOMS = {name: room for room, names in _NAMES.items() for name in names}
+__all__ = sorted(_ROOMS)
+
+if not TYPE_CHECKING:  # or type checkers would take any name
+
+    def __getattr__(name):
+        if name not in _ROOMS:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(f"{__name__}.{_ROOMS[name]}"), name)
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_MODULES[name]), name)
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

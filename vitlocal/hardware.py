@@ -2,6 +2,8 @@
 
 import torch
 
+from vitlocal.internals import cpu_has_amx
+
 
 def precision(accelerator: str = "auto") -> str:
     """Return the trainer's precision that is fastest on this machine without changing what is learned.
@@ -16,7 +18,7 @@ def precision(accelerator: str = "auto") -> str:
     if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     elif accelerator in ("auto", "cpu") and not torch.backends.mps.is_available():
-        fast = bool(torch.cpu.get_capabilities().get("amx_bf16", False))
+        fast = cpu_has_amx()
     else:
         fast = False
     return "bf16-mixed" if fast else "32-true"

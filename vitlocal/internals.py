@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +63,37 @@ def global_seed() -> int:
     """
     seed = os.environ.get("PL_GLOBAL_SEED")
     return torch.initial_seed() if seed is None else int(seed)
+
+
+def cpu_has_amx() -> bool:
+    """Whether the CPU multiplies matrices in bfloat16; ``get_capabilities`` is in newer releases only."""
+    return bool(torch.cpu._is_amx_tile_supported())
+
+
+@contextmanager
+def float32_products(device: torch.device) -> Iterator[None]:
+    """Within the block, matrix products of float32 are made in float32, not in TF32 or bfloat16.
+
+    PyTorch has a setting a device since 2.9, and refuses to mix it with the one of before.
+    """
+    if hasattr(torch.backends, "fp32_precision"):
+        setting: Any = torch.backends.cuda if device.type == "cuda" else torch.backends.mkldnn
+        before = setting.matmul.fp32_precision
+        if before in ("none", "ieee"):
+            yield
+            return
+        setting.matmul.fp32_precision = "ieee"
+        try:
+            yield
+        finally:
+            setting.matmul.fp32_precision = before
+    else:
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("highest")
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(before)
 
 
 def softmax_backward(gradient: Tensor, output: Tensor) -> Tensor:

@@ -325,13 +325,12 @@ def test_products_are_in_full_precision_whatever_is_set():
     """Even where the user lets float32 products be made in bfloat16, as CPUs with AMX then do."""
     attention = random_attention(64, 2, 65)
     before = heads.head_statistics(attention, (8, 8), 1)
-    setting = torch.backends.mkldnn.matmul.fp32_precision
     try:
-        torch.backends.mkldnn.matmul.fp32_precision = "bf16"
+        torch.set_float32_matmul_precision("medium")
         with torch.autocast("cpu", torch.bfloat16):
             after = heads.head_statistics(attention, (8, 8), 1)
-        assert torch.backends.mkldnn.matmul.fp32_precision == "bf16"
+        assert torch.get_float32_matmul_precision() == "medium"
     finally:
-        torch.backends.mkldnn.matmul.fp32_precision = setting
+        torch.set_float32_matmul_precision("highest")
     for name, value in before.items():
         assert torch.equal(value, after[name]), name

@@ -112,7 +112,6 @@ class TrainingCLI(LightningCLI):
                 trainer_defaults={"max_epochs": 100, "log_every_n_steps": 10},
                 seed_everything_default=0,
                 auto_configure_optimizers=False,
-                load_from_checkpoint_support=False,
                 args=words,
             )
         except BaseException:
@@ -120,6 +119,12 @@ class TrainingCLI(LightningCLI):
             if self.run and not self.resumed and not (self.run / "config.yaml").exists():
                 folders.discard(self.run)
             raise
+
+    def _add_instantiators(self) -> None:
+        """Leave a checkpoint the task's own arguments: Lightning would put the whole configuration there.
+
+        By this method, since ``load_from_checkpoint_support`` is in newer releases only.
+        """
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
         """The command that is given, whose parser is built; all of them where none is.

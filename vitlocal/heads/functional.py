@@ -21,12 +21,13 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
 from vitlocal.errors import InputError
+from vitlocal.internals import float32_products
 
 Unit = Literal["grid", "patches", "pixels"]
 ClassToken = Literal["drop", "keep"]
@@ -265,17 +266,8 @@ def head_statistics(
 @contextmanager
 def exact_products(device: torch.device) -> Iterator[None]:
     """Within the block, matrix products of float32 are in float32: no autocast, TF32 or bfloat16."""
-    backend: Any = torch.backends.cuda if device.type == "cuda" else torch.backends.mkldnn
-    precision = backend.matmul.fp32_precision
-    reduced = precision not in ("none", "ieee")
-    if reduced:
-        backend.matmul.fp32_precision = "ieee"
-    try:
-        with torch.autocast(device.type, enabled=False):
-            yield
-    finally:
-        if reduced:
-            backend.matmul.fp32_precision = precision
+    with float32_products(device), torch.autocast(device.type, enabled=False):
+        yield
 
 
 # Below, P is the number of patches, N that of all tokens; the last P tokens are the patches.
