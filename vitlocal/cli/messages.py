@@ -173,7 +173,7 @@ def _of_value(lines: list[str]) -> str | None:
             return f"{'.'.join(key)} is {_given(lines, number)}: it must be {wanted}"
         elif text and not re.match("|".join(_ABOUT), text):
             where = f"{'.'.join(key)}: " if key else ""
-            return f"{where}{_quoted(text)}"
+            return f"{where}{_quoted(text, 600)}"
     return None
 
 

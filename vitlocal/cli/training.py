@@ -6,9 +6,11 @@ import logging
 import os
 import re
 import warnings
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
+import yaml
 from jsonargparse import Namespace
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import LightningModule, Trainer
@@ -19,6 +21,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 
 from vitlocal import __version__, hardware
+from vitlocal.cli import callbacks
 from vitlocal.cli.parsing import ConfigFile, Sentences
 from vitlocal.data import Digits, ImageDataModule, UnlabelledImages
 from vitlocal.errors import InputError
@@ -30,12 +33,14 @@ from vitlocal.runs.checkpoints import CheckpointFiles, newest, read
 from vitlocal.runs.trainer import RunTrainer
 from vitlocal.tasks import Classification, EpochMetrics, FiniteLoss, PredictionWriter
 from vitlocal.tasks.classification import DATA_FACTS
-from vitlocal.tasks.epoch_metrics import LOGGED
 
 DIGITS_NOTE = "vitlocal: on the embedded digits; --config cifar100.yaml gives the paper's CIFAR-100"
 
 # To show the loss, each redrawing of the progress bar has to wait for the device.
 STEPS_BETWEEN_REDRAWINGS = 10
+
+# Lightning's Timer has one among its defaults, and config.yaml has to hold it.
+yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, value: dumper.represent_str(value.value))
 
 # What Lightning says of itself at each start: a call that PyTorch 2.14 deprecates, and another product.
 warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated")
@@ -317,19 +322,6 @@ class TrainingCLI(LightningCLI):
             raise InputError(f"trainer.devices is {devices} on a CPU: give at most {most} processes")
 
     @staticmethod
-    def _check_monitors(trainer: Trainer) -> None:
-        """What a callback monitors and is a slip of a name that is logged; others may come from anywhere."""
-        plain = {re.sub(r"[\W_]", "", name): name for name in (*LOGGED, *LocalityMonitor.headlines)}
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            monitor = getattr(callback, "monitor", None)
-            near = plain.get(re.sub(r"[\W_]", "", monitor)) if isinstance(monitor, str) else None
-            if near is not None and near != monitor:
-                raise InputError(
-                    f"{type(callback).__name__} monitors {monitor}, which is not logged: give {near}; logged "
-                    f"are {', '.join(LOGGED)}, and those of the monitors of heads"
-                )
-
-    @staticmethod
     def _progress_bar(trainer: Namespace) -> list[Callback]:
         """Ours, unless there is to be none or another is given."""
         given = trainer.callbacks if isinstance(trainer.callbacks, list) else [trainer.callbacks]
@@ -365,7 +357,7 @@ class TrainingCLI(LightningCLI):
             named = [name for name in vars(config.trainer) if name in said]
             given = [f"{name}={config.trainer[name]}" for name in named or ("accelerator", "devices")]
             raise InputError(f"trainer ({', '.join(given)}): {said}") from error
-        self._check_monitors(trainer)
+        callbacks.check(trainer)
         # A bar is in one process only: it must come after what all of them compute together, or they
         # would wait for each other.
         trainer.callbacks.sort(key=lambda callback: isinstance(callback, ProgressBar))  # type: ignore[attr-defined]
