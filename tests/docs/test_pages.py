@@ -1,0 +1,47 @@
+"""What the pages tell a reader to type is understood by the command line, and what they count is so."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from vitlocal.cli import main
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(page, language):
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def fit_commands(page):
+    lines = "\n".join(blocks(page, "sh")).splitlines()
+    found = [
+        shlex.split(line.split(" -m vitlocal fit ")[1], comments=True)
+        for line in lines
+        if " -m vitlocal fit " in line
+    ]
+    # A shell's variable has no value here, and a checkpoint no run.
+    return [
+        words for words in found if not any("$" in word or word.startswith("--ckpt_path") for word in words)
+    ]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if fit_commands(page)], ids=lambda page: page.name)
+def test_every_fit_of_a_page_is_understood(page, capsys):
+    for words in fit_commands(page):
+        with pytest.raises(SystemExit) as end:
+            main(["fit", *words, "--print_config"])
+        assert not end.value.code, capsys.readouterr().err
+
+
+def test_the_values_of_uniform_attention_are_those_that_are_printed(capsys):
+    (block,) = blocks(ROOT / "docs" / "numbers.md", "python")
+    exec(block, {})
+    assert (
+        capsys.readouterr().out.split()
+        == re.findall(r"# (0\.\d+)$", block, re.MULTILINE)
+        == ["0.418", "0.101"]
+    )
