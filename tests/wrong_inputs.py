@@ -159,7 +159,7 @@ WRONG_INPUTS = [
     WrongInput(
         "config names another class",
         config("data: {class_path: os.mkdir, init_args: {path: executed}}"),
-        ("data is", "os.mkdir", "CIFAR10"),
+        ("data: ", "os.mkdir", "CIFAR10"),
     ),
     # Keys, types and ranges
     WrongInput("unknown key", fit("--model.widht=3"), ("model.widht", "model.width")),
@@ -175,32 +175,32 @@ WRONG_INPUTS = [
     WrongInput(
         "text for a whole number",
         fit("--model.width=big"),
-        ("model.width is 'big'", "a whole number"),
+        ("model.width: ", "int", "big"),
     ),
-    WrongInput("text for a number", config("model: {lr: high}"), ("model.lr is 'high'", "a number")),
+    WrongInput("text for a number", config("model: {lr: high}"), ("model.lr: ", "float", "high")),
     WrongInput(
         "neither of two types",
         fit("--trainer.max_epochs=many"),
-        ("max_epochs", "a whole number or null"),
+        ("trainer.max_epochs: ", "int", "many"),
     ),
-    WrongInput("not one of a few", fit("--model.pool=max"), ("model.pool is 'max'", "'token', 'mean'")),
+    WrongInput("not one of a few", fit("--model.pool=max"), ("model.pool: ", "'token', 'mean'", "max")),
     WrongInput(
         "text for a component's number",
         fit(CUTMIX, "--protocol.mixing.probability=lots"),
-        ("protocol.mixing.probability is 'lots'", "a number"),
+        ("protocol.mixing.probability: ", "float", "lots"),
     ),
     WrongInput(
         "unknown class",
         fit("--protocol.mixing=CutMx"),
-        ("protocol.mixing is 'CutMx'", "CutMix", "MixUp"),
+        ("protocol.mixing: ", "CutMx", "CutMix", "MixUp"),
     ),
-    WrongInput("unknown data set", fit("--data=CIFAR1000"), ("data is 'CIFAR1000'", "CIFAR100")),
+    WrongInput("unknown data set", fit("--data=CIFAR1000"), ("data: ", "CIFAR1000", "CIFAR100,")),
     WrongInput(
         "a class of another kind",
         fit("--protocol.mixing=vitlocal.data.Digits"),
         ("Digits", "CutMix"),
     ),
-    WrongInput("a needed argument left out", fit("--data=NPZ"), ("NPZ needs path",)),
+    WrongInput("a needed argument left out", fit("--data=NPZ"), ("data: ", "required: path")),
     WrongInput(
         "probability out of range",
         fit(CUTMIX, "--protocol.mixing.probability=1.5"),
@@ -230,7 +230,7 @@ WRONG_INPUTS = [
     ),
     WrongInput("too many processes", fit("--trainer.devices=4096"), ("trainer.devices is 4096", "at most")),
     WrongInput("unknown strategy", fit("--trainer.strategy=warp"), ("strategy=warp", "ddp")),
-    WrongInput("unknown precision", fit("--trainer.precision=7"), ("trainer.precision is 7", "bf16-mixed")),
+    WrongInput("unknown precision", fit("--trainer.precision=7"), ("trainer.precision: ", "bf16-mixed", "7")),
     WrongInput("run folder can't be made", occupied, ("results", "Not a directory")),
     WrongInput("disk full at a table", blobs_with(), ("metrics.csv", "no room"), full_disk, starts=True),
     WrongInput("disk full at TensorBoard's file", blobs_with(), ("no room",), small_files, starts=True),

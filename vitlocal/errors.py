@@ -9,6 +9,10 @@ class InputError(ValueError):
     """
 
 
+class UsageError(InputError):
+    """The command line or a configuration can't be read: the program ends with exit code 2."""
+
+
 def root_cause(error: BaseException) -> BaseException:
     """The exception that the others were raised from: the one that says what is wrong."""
     while error.__cause__ is not None:

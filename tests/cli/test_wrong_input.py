@@ -112,7 +112,7 @@ def test_another_process_waits_before_it_speaks(monkeypatch, capsys):
     [
         (
             "Parser key \"a.b\":\n Expected a <class 'int'>. Got value: x",
-            "a.b is 'x': it must be a whole number",
+            "a.b: Expected a <class 'int'>. Got value: x",
         ),
         ("unrecognized arguments: --a.bc=1", "there is no key a.bc; perhaps a.bd is meant"),
         ("unrecognized arguments: --zzz", "there is no key zzz; known are other"),

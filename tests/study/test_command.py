@@ -12,6 +12,7 @@ import yaml
 from tests.study import stand_in
 from tests.study.fake import config, write_run
 from vitlocal.cli import main
+from vitlocal.cli.resolve import resolve
 from vitlocal.study import cells, plan
 
 TINY = (
@@ -167,7 +168,7 @@ def test_slurm_gets_a_script_of_what_is_to_do(quick, tmp_path, capsys):
         (["--cell=2"], "cell is 2: the study has cells 0 to 1"),
         (["--seeds=[]"], "seeds is empty"),
         (["--fit=--model.widht=2"], "cell digits/modern/seed_0: there is no key model.widht"),
-        (["--engine=slum"], "engine is"),
+        (["--engine=slum"], "engine: "),
         (["--smal"], "small is meant"),
         (["--config=modern.yaml"], "protocol"),
     ],
@@ -182,7 +183,7 @@ def test_wrong_words(words, sentence, quick, tmp_path, capsys):
 
 
 def test_results_of_a_study_are_of_its_cells_in_its_order(study, tmp_path, monkeypatch):
-    made = plan.cells(tmp_path / "s", STUDY["data"], STUDY["conditions"], [0])
+    made = plan.cells(tmp_path / "s", resolve, STUDY["data"], STUDY["conditions"], [0])
     monkeypatch.setattr(cells, "run", lambda *_: None)
     for cell, least in zip(made, (0.1, 0.3), strict=True):
         write_run(cell.folder / "lightning_logs" / "digits-x" / "version_0", config(), least=least)

@@ -4,6 +4,7 @@ import pytest
 import yaml
 
 from vitlocal import config_files
+from vitlocal.cli.resolve import resolve
 from vitlocal.errors import InputError
 from vitlocal.study import plan, settings
 
@@ -12,7 +13,7 @@ DIGITS = {"digits": "--config=digits.yaml"}
 
 
 def test_a_cell_is_a_command_line_of_fit(tmp_path):
-    made = plan.cells(tmp_path, DIGITS, CONDITIONS, [0, 1], "--model.width=12")
+    made = plan.cells(tmp_path, resolve, DIGITS, CONDITIONS, [0, 1], "--model.width=12")
     assert [cell.name for cell in made] == [
         "digits/baseline/seed_0",
         "digits/modern/seed_0",
@@ -30,7 +31,9 @@ def test_a_cell_is_a_command_line_of_fit(tmp_path):
 
 def test_the_fingerprint_is_of_what_a_run_does(tmp_path):
     def fingerprint(words, condition="baseline", seed=0):
-        return plan.cells(tmp_path, DIGITS, {"c": CONDITIONS[condition]}, [seed], words)[0].fingerprint
+        return plan.cells(tmp_path, resolve, DIGITS, {"c": CONDITIONS[condition]}, [seed], words)[
+            0
+        ].fingerprint
 
     same = fingerprint("")
     assert fingerprint("--model.depth=4") == same  # what the digits' file says anyway
@@ -91,7 +94,7 @@ def test_a_key_of_the_model_that_came_later_is_its_default():
 def test_what_makes_no_study(tmp_path, changes, sentence):
     given = {"data": DIGITS, "conditions": CONDITIONS, "seeds": [0], "fit": ""} | changes
     with pytest.raises(InputError, match=re.escape(sentence)):
-        plan.cells(tmp_path, **given)
+        plan.cells(tmp_path, resolve, **given)
 
 
 def shipped_study(name):
@@ -114,7 +117,9 @@ VARIED = {
 def test_shipped_studies_differ_in_what_they_ask_about_alone(tmp_path, name, small):
     study = shipped_study(name)
     data = plan.SMALL if small else study["data"]
-    made = plan.cells(tmp_path, data, study["conditions"], [0], study.get("fit", ""), study.get("then", ""))
+    made = plan.cells(
+        tmp_path, resolve, data, study["conditions"], [0], study.get("fit", ""), study.get("then", "")
+    )
     for label in data:
         of_data = [cell for cell in made if cell.data == label]
         assert len({cell.fingerprint for cell in of_data}) == len(of_data)
@@ -124,7 +129,7 @@ def test_shipped_studies_differ_in_what_they_ask_about_alone(tmp_path, name, sma
 
 
 def test_the_ablation_is_the_whole_factorial(tmp_path):
-    made = plan.cells(tmp_path, plan.SMALL, shipped_study("ablation.yaml")["conditions"], [0])
+    made = plan.cells(tmp_path, resolve, plan.SMALL, shipped_study("ablation.yaml")["conditions"], [0])
     parts = ("photometric", "mixing", "label_smoothing")
     found = {tuple(cell.settings.get(f"protocol.{part}") != "null" for part in parts) for cell in made}
     assert len(made) == len(found) == 8
@@ -139,27 +144,31 @@ def test_conditions_that_are_one_run_are_refused(tmp_path):
     """Such as where a protocol's file comes after what it undoes."""
     conditions = {"baseline": "", "cutmix": "--protocol.mixing=CutMix"}
     with pytest.raises(InputError, match="the conditions baseline and cutmix are the same run on digits"):
-        plan.cells(tmp_path, DIGITS, conditions, [0], "--config baseline.yaml")
+        plan.cells(tmp_path, resolve, DIGITS, conditions, [0], "--config baseline.yaml")
 
 
 def test_conditions_begin_with_their_trunk(tmp_path):
-    made = plan.cells(tmp_path, DIGITS, CONDITIONS, [0, 1], trunk="--config baseline.yaml --model.depth=2")
+    made = plan.cells(
+        tmp_path, resolve, DIGITS, CONDITIONS, [0, 1], trunk="--config baseline.yaml --model.depth=2"
+    )
     assert [cell.condition for cell in made] == 2 * ["trunk", "baseline", "modern"]
     assert [cell.trunk for cell in made] == [None, made[0], made[0], None, made[3], made[3]]
     assert plan.stages(made) == [[made[0], made[3]], [made[1], made[2], made[4], made[5]]]
-    other = plan.cells(tmp_path, DIGITS, CONDITIONS, [0], trunk="--config baseline.yaml --model.depth=3")
-    plain = plan.cells(tmp_path, DIGITS, CONDITIONS, [0])
+    other = plan.cells(
+        tmp_path, resolve, DIGITS, CONDITIONS, [0], trunk="--config baseline.yaml --model.depth=3"
+    )
+    plain = plan.cells(tmp_path, resolve, DIGITS, CONDITIONS, [0])
     assert len({cells[-1].fingerprint for cells in (made, other, plain)}) == 3
     with pytest.raises(InputError, match="a condition is called trunk"):
-        plan.cells(tmp_path, DIGITS, {"trunk": ""}, [0], trunk="--config baseline.yaml")
+        plan.cells(tmp_path, resolve, DIGITS, {"trunk": ""}, [0], trunk="--config baseline.yaml")
 
 
 def test_some_conditions_have_fewer_seeds(tmp_path):
-    made = plan.cells(tmp_path, DIGITS, CONDITIONS, [0, 1], seeds_of={"modern": [1]})
+    made = plan.cells(tmp_path, resolve, DIGITS, CONDITIONS, [0, 1], seeds_of={"modern": [1]})
     assert [cell.name for cell in made] == [
         "digits/baseline/seed_0",
         "digits/baseline/seed_1",
         "digits/modern/seed_1",
     ]
     with pytest.raises(InputError, match="seeds_of has 'moderm', which is no condition"):
-        plan.cells(tmp_path, DIGITS, CONDITIONS, [0], seeds_of={"moderm": [0]})
+        plan.cells(tmp_path, resolve, DIGITS, CONDITIONS, [0], seeds_of={"moderm": [0]})

@@ -6,6 +6,7 @@ import sys
 
 from vitlocal import __version__
 from vitlocal.cli.commands import COMMANDS, HELP
+from vitlocal.errors import UsageError
 
 __all__ = ["COMMANDS", "main"]
 
@@ -39,11 +40,14 @@ def main(args: list[str] | None = None) -> None:
         sentence = messages.of(error)
         if sentence is None or messages.debugging():
             raise
-        messages.leave(sentence)
+        messages.leave(sentence, code=2 if isinstance(error, UsageError) else 1)
 
 
 def _run(words: list[str]) -> None:
-    if words and words[0] in COMMANDS and COMMANDS[words[0]].function:
+    if not words or not (words[0].startswith("-") or words[0] in COMMANDS):
+        given = f"there is no command {words[0]}" if words else "a command is missing"
+        raise UsageError(f"{given}: give one of {', '.join(COMMANDS)}")
+    if words[0] in COMMANDS and COMMANDS[words[0]].function:
         from vitlocal.cli import tools
 
         tools.main(words[0], words[1:])

@@ -18,23 +18,16 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from vitlocal.errors import InputError
 
 GRACE = 10.0
-"""Seconds that a process other than the first keeps silent, lest it repeats what that one says."""
+"""Seconds that a process other than the first keeps silent, so as not to repeat what the first says."""
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 ALL_NAMED = 20
 WIDTH = 100  # of what is quoted
 
-_TYPES = {
-    "<class 'int'>": "a whole number",
-    "<class 'float'>": "a number",
-    "<class 'bool'>": "true or false",
-    "<class 'str'>": "text",
-    "<class 'list'>": "a list",
-    "<class 'dict'>": "a mapping",
-    "<class 'NoneType'>": "null",
-}
 _OF_VALUE = ("Does not validate", "Parser key")
-_ABOUT = ("Does not validate", "Subtypes:", "Errors:", "Given value", "Expected a path but")
+_FRAME = re.compile(
+    "Parser key|Problem with|Does not validate|Subtypes:|Errors:|Given value|Expected a path but"
+)
 
 
 def debugging() -> bool:
@@ -50,7 +43,7 @@ def leave(sentence: str, code: int = 1) -> NoReturn:
 
 
 def _alone() -> bool:
-    """Whether the mistake is this process's alone: the first one, which started it, goes on."""
+    """Whether the mistake is this process's alone: the first one, which started it, still runs."""
     parent, until = os.getppid(), time.monotonic() + GRACE
     while time.monotonic() < until:
         if os.getppid() != parent:
@@ -88,7 +81,7 @@ def _sentence(error: BaseException) -> str | None:
     if isinstance(error, RuntimeError) and re.search(r"by peer|remote process exited|socketPoll", str(error)):
         return (
             "another process of this run has ended or can't be reached: see what it said, mend that, "
-            "and go on with --ckpt_path last"
+            "and resume with --ckpt_path last"
         )
     if isinstance(error, MisconfigurationException):
         return _quoted(str(error), 300)
@@ -141,90 +134,32 @@ def condensed(message: str, known: Iterable[str]) -> str:
     if found := re.match(r"the following arguments are required: (.*)", message):
         several = "are missing: give each, or a --config with them"
         return f"{found[1]} {several if ',' in found[1] else 'is missing: give it'}"
-    if found := re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message):
-        return f"there is no command {found[1]}: give one of {found[2].replace(chr(39), '')}"
-    if message.startswith('expected "subcommand"'):
-        commands = message.partition("{")[2].partition("}")[0]
-        return f"a command is missing: give one of {commands.replace(',', ', ')}"
-    of_value = _of_value(message.splitlines()) if message.startswith(_OF_VALUE) else None
-    return of_value or _quoted(message, 300)
+    return _of_value(message) if message.startswith(_OF_VALUE) else _quoted(message, 300)
 
 
-def _of_value(lines: list[str]) -> str | None:
-    """What is wrong with the value of a key, from the first branch that says so."""
-    key, class_path, base = [], "", ""
-    for number, line in enumerate(lines):
-        text = line.strip().removeprefix("- ")
-        if found := re.match(r'Parser key "(.*)":', text):
-            key.append(found[1])
-        elif found := re.match(r"Problem with given class_path '(.*)':", text):
-            class_path = found[1]
-        elif found := re.match(r"Subtypes: \[<class '([\w.]+)'>", text):
-            base = base if class_path else found[1]
-        elif found := re.match(r"Option '(.*)' is not accepted", text):
-            known = [".".join([*key, name]) for name in _parameters(class_path)]
-            return _unknown(".".join([*key, found[1]]), known)
-        elif found := re.match(r"the following arguments are required: (.*)", text):
-            return f"{'.'.join(key)}: {class_path.rpartition('.')[2]} needs {found[1]}: give it"
-        elif _names_no_class(text):
-            return f"{'.'.join(key)} is {_given(lines, number)}: it must be {_classes(base)}"
-        elif re.match("Expected an? (?!path)", text):
-            wanted = _wanted(lines, number)
-            return f"{'.'.join(key)} is {_given(lines, number)}: it must be {wanted}"
-        elif text and not re.match("|".join(_ABOUT), text):
-            where = f"{'.'.join(key)}: " if key else ""
-            return f"{where}{_quoted(text, 600)}"
-    return None
-
-
-def _names_no_class(text: str) -> bool:
-    patterns = (
-        "Expected a dot import path",
-        "Import path .*does not correspond",
-        "Not a valid subclass",
-        "No module named",
-        "Expected an instantiatable class",
-        "module .* has no attribute",
-        "Unexpected import path",
-        "argument of type",
-    )
-    return any(re.match(pattern, text) for pattern in patterns)
-
-
-def _wanted(lines: list[str], first: int) -> str:
-    """The types that the alternatives beginning at a line ask for."""
-    indent = len(lines[first]) - len(lines[first].lstrip())
-    wanted: list[str] = []
-    for line in lines[first:]:
-        text = line.strip().removeprefix("- ")
-        found = re.match(r"Expected an? (.*?)(?:\. Got value: .*)?$", text)
-        if not found or len(line) - len(line.lstrip()) < indent:
-            break
-        literal = re.match(r"typing.Literal\[(.*)\]", found[1])
-        wanted.append(f"one of {literal[1]}" if literal else _TYPES.get(found[1], f"a {found[1]}"))
-    return " or ".join(dict.fromkeys(wanted))
-
-
-def _given(lines: list[str], first: int) -> str:
-    for line in lines[first:]:
-        if found := re.search(r"(?:Got value|Given value|path string): (.*)", line):
-            nested = re.match(r"NestedArg\(key='.*', val=(.*)\)", found[1])
-            given = nested[1] if nested else found[1]
-            return _quoted(given if re.match(r"[\[{('\"\d.-]", given) else repr(given))
-    return "not right"
+def _of_value(message: str) -> str:
+    """The key that a value is of, and what jsonargparse says of the value."""
+    key = ".".join(re.findall(r'Parser key "(.*)":', message))
+    lines = [line.strip().removeprefix("- ") for line in message.splitlines()]
+    leaves = [line for line in lines if line and not _FRAME.match(line)]
+    said = " or ".join(leaf for leaf in leaves if "NoneType" not in leaf) or message
+    kind = re.search(r"Problem with given class_path '(.*)'", message)
+    if kind and (found := re.match(r"Option '(.*)' is not accepted", said)):
+        return _unknown(f"{key}.{found[1]}", [f"{key}.{name}" for name in _parameters(kind[1])])
+    given = re.search(r"^  Given value: ([^\s(]*)$", message, re.MULTILINE)
+    base = re.search(r"Subtypes: \[<class '([\w.]+)'>", message)
+    shown = f"; given is {given[1]}" if given and given[1] not in said else ""
+    classes = f"; give {_classes(base[1])}" if base and not kind and _classes(base[1]) else ""
+    return f"{key}: {_quoted(said, 600)}{shown}{classes}"
 
 
 def _classes(base: str) -> str:
-    """The classes below one that come with vitlocal, in words."""
+    """The classes below one that come with vitlocal, in words; empty where there are none."""
     module, _, name = base.rpartition(".")
-    kind = getattr(sys.modules.get(module), name, None)
-    if not isinstance(kind, type):
-        return "a class path, or a mapping with class_path and init_args"
+    kind: type = getattr(sys.modules.get(module), name, int)
     shipped = [each for each in _below(kind) if each.__module__.startswith("vitlocal.")]
     names = sorted({each.__name__ for each in shipped if not inspect.isabstract(each)})
-    if not names:
-        return f"the class path of {name} or of a class below it"
-    return f"{', '.join(names)}, or the class path of another {name}"
+    return f"{', '.join(names)}, or the class path of another {name}" if names else ""
 
 
 def _below(kind: type) -> Iterator[type]:

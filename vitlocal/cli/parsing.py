@@ -6,7 +6,7 @@ from jsonargparse import ActionConfigFile, ArgumentParser
 
 from vitlocal import config_files
 from vitlocal.cli import messages
-from vitlocal.errors import InputError
+from vitlocal.errors import UsageError
 
 
 class ConfigFile(ActionConfigFile):
@@ -23,11 +23,8 @@ class Sentences(ArgumentParser):
     """Says what is wrong in a sentence, without the pages of usage before it."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Say it and leave with exit code 2."""
-        if not self.exit_on_error:
+        """Raise it as a :class:`UsageError`."""
+        if not self.exit_on_error:  # a branch that jsonargparse tries
             super().error(message, ex)
         at_fault = getattr(ex, "subcommand_parser", self)
-        sentence = messages.condensed(message, at_fault.get_defaults().keys())
-        if messages.debugging():
-            raise InputError(sentence) from ex
-        messages.leave(sentence, code=2)
+        raise UsageError(messages.condensed(message, at_fault.get_defaults().keys())) from ex

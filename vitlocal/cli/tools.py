@@ -12,8 +12,8 @@ from vitlocal.cli.commands import COMMANDS
 from vitlocal.cli.parsing import ConfigFile, Sentences
 from vitlocal.errors import InputError
 
-OF_THE_COMMAND_LINE = ("words",)
-"""Arguments of functions that no key sets."""
+OF_THE_COMMAND_LINE = ("words", "resolve")
+"""Arguments of functions that no key sets: the command line, and what reads those of ``fit``."""
 
 
 def parser_of(name: str) -> Sentences:
@@ -59,8 +59,10 @@ def main(name: str, words: list[str]) -> None:
     given.pop("config", None)
     for key in command.numbers:
         given[key] = _whole_numbers(key, given[key])
-    if "words" in inspect.signature(function).parameters:
-        given["words"] = words
+    if "resolve" in inspect.signature(function).parameters:
+        from vitlocal.cli.resolve import resolve
+
+        given |= {"words": words, "resolve": resolve}
     function(**given)
 
 

@@ -85,7 +85,7 @@ class SaveConfig(SaveConfigCallback):
     def _save(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self._saved:
             self._saved = True
-            # A checkpoint brings its data set's facts: a run that goes on keeps the settings it began with.
+            # A checkpoint brings its data set's facts: a resumed run keeps the settings it began with.
             model, datamodule = self.config["model"], getattr(trainer, "datamodule", None)
             for fact in DATA_FACTS:
                 own, given = model.get(fact), getattr(datamodule, fact, None)
@@ -278,7 +278,7 @@ class TrainingCLI(LightningCLI):
                 )
 
     def before_instantiate_classes(self) -> None:
-        """Leave the checkpoint that a run goes on from out of the run's configuration."""
+        """Leave the checkpoint that a run resumes from out of the run's configuration."""
         config = self.config[self.subcommand]
         self._checkpoint = config.ckpt_path
         if self.resumed:

@@ -21,6 +21,7 @@ Engine = Literal["local", "ray", "slurm"]
 
 
 def study(
+    resolve: plan.Resolve,
     name: str,
     conditions: dict[str, str],
     data: dict[str, str],
@@ -46,6 +47,7 @@ def study(
     the rest.
 
     Args:
+        resolve: Makes all settings of a run of fit's command line.
         name: Of the study.
         conditions: What fit's command line has in each, by label.
         data: What it has for each data set, by label.
@@ -81,7 +83,7 @@ def study(
     folder = output or Path("lightning_logs") / f"study-{label}"
     chosen = seeds if seeds is not None else [0] if small else [0, 1, 2]
     used = plan.SMALL if small else data
-    every = plan.cells(folder, used, conditions, chosen, fit, then, seeds_of, trunk)
+    every = plan.cells(folder, resolve, used, conditions, chosen, fit, then, seeds_of, trunk)
     if cell is not None and not 0 <= cell < len(every):
         raise InputError(f"cell is {cell}: the study has cells 0 to {len(every) - 1}")
     if trunk is not None and engine != "local":

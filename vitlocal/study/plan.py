@@ -1,25 +1,22 @@
 """What a study is made of: conditions x seeds x data sets, each a cell, an ordinary run of ``fit``."""
 
-import contextlib
 import hashlib
-import io
 import json
-import logging
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from vitlocal import cli
 from vitlocal.errors import InputError
 from vitlocal.study.settings import TRUNK, flat
 
 SMALL = {"digits": "--config=digits.yaml --trainer.max_epochs=20"}
 """What ``--small`` puts in the place of the data sets: minutes on a CPU."""
+
+Resolve = Callable[[list[str]], dict[str, Any]]
+"""What makes all settings of a run of the words after ``vitlocal fit``."""
 
 AFTERWARDS = ("validate", "test", "predict", "inspect", "quantize", "export")
 """Commands that can be done with a run."""
@@ -63,6 +60,7 @@ class Cell:
 
 def cells(
     folder: Path,
+    resolve: Resolve,
     data: Mapping[str, str],
     conditions: Mapping[str, str],
     seeds: Sequence[int],
@@ -77,6 +75,7 @@ def cells(
 
     Args:
         folder: of the study.
+        resolve: makes all settings of a run of its command line.
         data: words of ``fit``'s command line for each data set, by its label.
         conditions: the same for each condition.
         seeds: of the runs.
@@ -118,12 +117,12 @@ def cells(
         for seed in seeds:
             first = None
             if trunk is not None:
-                first = _cell(folder, one, TRUNK, seed, _words(f"{data[one]} {trunk} {fit}"), [])
+                first = _cell(folder, resolve, one, TRUNK, seed, _words(f"{data[one]} {trunk} {fit}"), [])
                 every.append(first)
             for condition, words in conditions.items():
                 if seed in fewer.get(condition, seeds):
                     whole = _words(f"{data[one]} {words} {fit}")
-                    every.append(_cell(folder, one, condition, seed, whole, _words(then), first))
+                    every.append(_cell(folder, resolve, one, condition, seed, whole, _words(then), first))
     seen: dict[tuple[str, int, str], Cell] = {}
     for cell in every:
         key = (cell.data, cell.seed, cell.fingerprint)
@@ -149,6 +148,7 @@ def stages(every: Sequence[Cell]) -> list[list[Cell]]:
 
 def _cell(
     folder: Path,
+    resolve: Resolve,
     data: str,
     condition: str,
     seed: int,
@@ -158,7 +158,10 @@ def _cell(
 ) -> Cell:
     words = [*words, f"--seed_everything={seed}"]
     where = f"cell {data}/{condition}/seed_{seed}"
-    config = _resolved(where, words)
+    try:
+        config = resolve(words)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
     epochs = config["trainer"]["max_epochs"]
     if not isinstance(epochs, int) or epochs < 1:
         raise InputError(f"{where}: trainer.max_epochs is {epochs}: give the number of epochs")
@@ -190,24 +193,3 @@ def _words(text: str) -> list[str]:
         return shlex.split(text)
     except ValueError as error:
         raise InputError(f"the words {text!r} can't be split ({error}): close each quote") from error
-
-
-def _resolved(where: str, words: list[str]) -> dict[str, Any]:
-    """All settings, as the command line itself makes them of ``words``."""
-    out, said = io.StringIO(), io.StringIO()
-    logging.disable(logging.INFO)  # each parse says that it is on the digits
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(said):
-            cli.main(["fit", *words, "--print_config"])
-    except SystemExit as end:
-        if end.code:
-            sentence = said.getvalue().strip().removeprefix("vitlocal: error: ")
-            raise InputError(f"{where}: {sentence}") from None
-    finally:
-        logging.disable(logging.NOTSET)
-    try:
-        config = yaml.safe_load(out.getvalue())
-        config["trainer"], config["locality"], config["ckpt_path"]
-    except (yaml.YAMLError, KeyError, TypeError) as error:  # --help, for instance
-        raise InputError(f"{where}: the words {shlex.join(words)} start no run: give settings") from error
-    return config
