@@ -233,7 +233,7 @@ class ImageDataModule(LightningDataModule, ABC):
         return {} if self._training is None else self._training.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Let the training loader, once it is made, go on from there.
+        """Let the training loader, once it is made, start from there.
 
         Lightning hands a loader its state only if the loader is made after the checkpoint is read
         for the second time; a schedule that asks for the number of steps makes it before.
