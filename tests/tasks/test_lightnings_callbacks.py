@@ -4,8 +4,10 @@ import csv
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelSummary
 
 from tests import blobs
+from vitlocal.tasks import Classification
 
 
 @pytest.fixture
@@ -72,3 +74,19 @@ def test_a_constant_rate_needs_no_end(fit):
     words = ("--model.schedule=constant", "--trainer.max_epochs=-1", "--trainer.max_time=00:00:00:02")
     rows = table(fit(*words))
     assert rows and {float(row["lr"]) for row in rows} == {0.02}
+
+
+def test_the_summary_counts_the_operations_of_an_image(make_trainer, small_data):
+    seen = []
+
+    class Noted(ModelSummary):
+        @staticmethod
+        def summarize(*args, total_flops, **options):
+            seen.append(total_flops)
+
+    trainer = make_trainer(callbacks=[Noted()], fast_dev_run=1)
+    trainer.fit(Classification(depth=1, warmup_epochs=0), small_data)
+    # 4 patches of 4x4 colour pixels and the class token; 192 features, 384 in the MLP; 3 classes.
+    of_layer = 5 * 192 * (3 * 192 + 192 + 2 * 384)
+    # torch does not count attention's own products in the kernel that it has for the CPU.
+    assert seen[0] - 2 * (4 * 48 * 192 + of_layer + 192 * 3) in (0, 2 * 2 * 5 * 5 * 192)

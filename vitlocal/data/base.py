@@ -233,7 +233,7 @@ class ImageDataModule(LightningDataModule, ABC):
         return {} if self._training is None else self._training.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Let the training loader, once it is made, start from there.
+        """Let the training loader, once it is made, go on from there.
 
         Lightning hands a loader its state only if the loader is made after the checkpoint is read
         for the second time; a schedule that asks for the number of steps makes it before.
@@ -242,6 +242,7 @@ class ImageDataModule(LightningDataModule, ABC):
 
     def on_after_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> dict[str, Tensor]:
         """Put the one-hot ``target`` into a training batch."""
-        if self.trainer is not None and self.trainer.training:
+        training = self.trainer is not None and self.trainer.training
+        if training and isinstance(batch, dict):  # Lightning's summary counts operations on a bare tensor
             batch["target"] = one_hot(batch["label"], self.num_classes).to(torch.float32)
         return batch

@@ -41,7 +41,7 @@ def cache_folder(source: Path) -> Path:
 
 
 def cache_key(*parts: str) -> str:
-    """A short name for what was cached; it changes whenever a part changes."""
+    """A short name for what was cached, other whenever a part is other."""
     return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 

@@ -122,7 +122,7 @@ def _orientation(image: Image.Image) -> object:
 def _deep_grey(image: Image.Image, name: str) -> Image.Image:
     """Grey of 16 bits in 8, with the alpha that a transparent value gives it."""
     tags = getattr(image, "tag_v2", {})  # of a TIFF file
-    # Pillow 10 reads 16-bit PNG and PGM files into 32 bits and uses 16 of them.
+    # Pillow 10 has what a PNG or PGM file holds in 32 bits, of which it uses 16.
     if not image.mode.startswith("I;16") and image.format not in ("PNG", "PPM"):
         raise InputError(
             f"{name} has pixels of 32 or signed ones of 16 bits, whose range is unknown: "

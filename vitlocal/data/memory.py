@@ -26,7 +26,7 @@ def _group_limits(root: Path) -> list[int]:
         else:
             continue
         own = base / path.lstrip("/")
-        # In a container the path may be the host's; only its base is visible.
+        # In a container the path may be the host's, of which only the base is to be seen.
         for folder in (own, *own.parents):
             if folder.is_relative_to(base) and (said := _text(folder / name).strip()).isdecimal():
                 limits.append(int(said))

@@ -13,7 +13,7 @@ from vitlocal.data.memory import memory_limit
 from vitlocal.errors import InputError
 
 LENGTHS = struct.Struct("<26xHH")
-"""Of a member's local header: how long its name and its extra field are, in bytes."""
+"""Of a member's local header: the bytes of its name and of what comes between that and the content."""
 
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 CHUNK = 2**26

@@ -46,7 +46,7 @@ def mixed_images(images: Tensor, seed: int, *place: int) -> tuple[Tensor, Tensor
 
 
 def pasted_share(pasted: Tensor, grid_size: GridSize) -> Tensor:
-    """The share of pasted pixels in each patch, (B, P), of a mask (B, 1, H, W)."""
+    """Of a mask of pasted pixels (B, 1, H, W), the share of each patch: (B, P)."""
     return torch.nn.functional.adaptive_avg_pool2d(pasted, grid_size).flatten(1)
 
 

@@ -299,7 +299,7 @@ class NetworkObserver(Callback):
 
 @contextmanager
 def _undisturbed(trainer: Trainer, pl_module: LightningModule) -> Iterator[None]:
-    """Evaluation within the trainer's precision, after which training continues undisturbed."""
+    """Evaluation within the trainer's precision, after which training goes on as if nothing had been."""
     modes = {module: module.training for module in pl_module.modules()}
     pl_module.eval()
     trainer.validating = True  # else the data module takes the batches for training's

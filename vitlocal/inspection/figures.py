@@ -84,7 +84,7 @@ def rollout_figure(seen: Seen, of_class: bool) -> Figure:
 
 
 def _title(axes: Axes, text: str, width: int) -> None:
-    """The end of a long name, drawn literally even where it has signs that Matplotlib would interpret."""
+    """Of a long name the end; whatever a file may be called, it is drawn as it is."""
     text = text.encode("utf-8", "replace").decode()
     axes.set_title(
         text if len(text) <= width else f"…{text[1 - width :]}", fontsize="small", parse_math=False

@@ -62,7 +62,7 @@ def newest(folder: Path, which: str, resuming: bool) -> tuple[Path, int]:
     Args:
         folder: of all runs of a data set under a protocol.
         which: ``best`` or ``last``.
-        resuming: a run is to be resumed, so only the newest will do: an older one may have ended long ago.
+        resuming: a run is to go on, so only the newest will do: an older one may have ended long ago.
 
     Returns:
         Its path, and the number of steps it was trained.
@@ -128,7 +128,7 @@ class CheckpointFiles(CheckpointIO):
         except OSError as error:
             raise InputError(
                 f"the checkpoint {path} could not be written ({error.strerror}): make room or give another "
-                "trainer.default_root_dir, then resume from the one before with --ckpt_path last"
+                "trainer.default_root_dir, then go on from the one before with --ckpt_path last"
             ) from error
 
     def load_checkpoint(

@@ -26,7 +26,7 @@ def seconds_left(
         measured: seconds of an epoch of cells, by their names.
 
     Returns:
-        Seconds, or None while some data set has neither a finished cell nor a measured one.
+        Seconds, or None while there is a data set of which no cell has ended, and one that was not measured.
     """
     left, known = 0.0, measured or {}
     for data in {cell.data for cell in cells}:

@@ -31,7 +31,7 @@ def run(
 ) -> None:
     """Run cells wherever the cluster has room, and gather what they leave in the study's folder.
 
-    Nodes that see the study's folder write there, so that a cell lost with its node resumes from its last
+    Nodes that see the study's folder write there, so that a cell lost with its node goes on from its last
     checkpoint; on others a cell is in a temporary folder, and comes over when it has ended.
 
     Args:
@@ -84,7 +84,7 @@ def run(
 
 
 def _reach(address: str | None) -> None:
-    """Try ``HOST:PORT`` first: Ray itself takes minutes to say that nobody is there."""
+    """Try ``HOST:PORT``, of which Ray itself says only after minutes that nobody is there."""
     host, _, port = (address or "").rpartition(":")
     if host and port.isdecimal() and "/" not in host:
         try:

@@ -168,6 +168,10 @@ class Classification(LightningModule):
             image_size=tuple(facts["image_size"]),
             **{name: facts[name] for name in ("in_channels", "num_classes", *SHAPE, *ATTENTION)},
         )
+        # For Lightning's summary, which counts the operations of one image.
+        self.example_input_array = torch.zeros(
+            1, facts["in_channels"], *facts["image_size"], dtype=torch.uint8
+        )
         # Not in the checkpoint as buffers: they are there as hyperparameters.
         self.register_buffer("mean", mean.view(-1, 1, 1) * 255, persistent=False)
         self.register_buffer("std", std.view(-1, 1, 1) * 255, persistent=False)

@@ -36,7 +36,7 @@ OF_TRAINING = ("train/loss", "train/acc1_augmented")
 
 
 class EpochMetrics(Callback):
-    """Writes ``metrics.csv`` into the run folder epoch by epoch, and logs the training metrics.
+    """Writes ``metrics.csv`` into the run folder as training goes on, and logs what is of training.
 
     One row an epoch, counted from 1 as the number of epochs done; values that were not measured in
     an epoch are left empty. The losses and accuracies of training and the learning rate go to the

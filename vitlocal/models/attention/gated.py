@@ -71,7 +71,7 @@ class Gate(nn.Module):
 
 
 class Gated(Softmax):
-    """Softmax self-attention whose heads' outputs are multiplied by a gate for each token (equation 5).
+    """Softmax self-attention, of which each head's output for a token is multiplied by a gate, equation 5.
 
     The weights are softmax's: a gate acts on what they have mixed.
 
