@@ -83,7 +83,7 @@ def test_the_order_of_protocol_and_data_does_not_matter(data, data_flags, capsys
     assert printed[0] == printed[1]
     wanted = "ColorJitter" if data == "tiny_imagenet.yaml" else "AutoAugment"
     assert printed[0]["protocol"]["photometric"]["class_path"] == f"vitlocal.protocol.{wanted}"
-    assert printed[0]["protocol"]["mixing"]["class_path"] == "vitlocal.protocol.CutMix"
+    assert printed[0]["protocol"]["mixing"]["class_path"] == "vitlocal.CutMix"
 
 
 def test_protocols_differ_in_the_protocol_alone(capsys):

@@ -25,7 +25,7 @@ def test_type_checkers_see_the_same_names():
     seen = {
         (alias.name, line.module) for line in block.body for alias in line.names if alias.name == alias.asname
     }
-    assert seen == {(name, f"vitlocal.{room}") for name, room in vitlocal._ROOMS.items()}
+    assert seen == {(name, f"vitlocal.{room}") for name, room in vitlocal.ROOMS.items()}
     assert SOURCE.with_name("py.typed").exists()
 
 

@@ -77,15 +77,15 @@ _NAMES = {
     "runs": ("Run", "open_run"),
     "tasks": ("Classification",),
 }
-_ROOMS = {name: room for room, names in _NAMES.items() for name in names}
-__all__ = sorted(_ROOMS)
+ROOMS = {name: room for room, names in _NAMES.items() for name in names}
+__all__ = sorted(ROOMS)
 
 if not TYPE_CHECKING:  # or type checkers would take any name
 
     def __getattr__(name):
-        if name not in _ROOMS:
+        if name not in ROOMS:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(import_module(f"{__name__}.{_ROOMS[name]}"), name)
+        return getattr(import_module(f"{__name__}.{ROOMS[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -256,7 +256,7 @@ def test_digits_are_the_default(capsys, monkeypatch, tmp_path):
     with pytest.raises(SystemExit):
         main(["fit", "--config", "modern.yaml", "--print_config"])
     printed = yaml.safe_load(capsys.readouterr().out)
-    assert printed["data"]["class_path"] == "vitlocal.data.Digits"
+    assert printed["data"]["class_path"] == "vitlocal.Digits"
     assert printed["protocol"]["crop_flip"]["init_args"] == {"padding": 4, "flip": False}
     with pytest.raises(SystemExit):
         main(["fit", "--config", "modern.yaml", "--data=CIFAR10", "--print_config"])

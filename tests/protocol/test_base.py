@@ -26,7 +26,7 @@ class Recorder(Augmentation):
 
 
 def drawn(component, rank=0, epoch=0, batch_idx=0, before=()):
-    batch = {}
+    batch = {"image": torch.zeros(1), "target": torch.zeros(1, 1)}
     trainer = SimpleNamespace(global_rank=rank, current_epoch=epoch, callbacks=[*before, component])
     component.on_train_batch_start(trainer, None, batch, batch_idx)
     return batch["drawn"].tolist()
@@ -90,7 +90,7 @@ class Collector(pl.LightningModule):
 
 def test_the_trainer_applies_it_in_training_only(monkeypatch, tmp_path):
     monkeypatch.setenv("PL_GLOBAL_SEED", "3")
-    batches = torch.utils.data.DataLoader([{"image": torch.zeros(1)}] * 2)
+    batches = torch.utils.data.DataLoader([{"image": torch.zeros(1), "target": torch.zeros(1)}] * 2)
     module = Collector()
     trainer = pl.Trainer(
         accelerator="cpu",

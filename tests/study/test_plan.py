@@ -64,6 +64,14 @@ def test_settings_are_flat_and_without_what_has_no_effect():
     }
 
 
+def test_a_class_path_is_the_same_however_short():
+    mixing = {"class_path": "vitlocal.protocol.CutMix", "init_args": {"alpha": 1.0}}
+    shorter = {"class_path": "vitlocal.CutMix", "init_args": {"alpha": 1.0, "num_classes": None}}
+    old, new = ({"protocol": {"mixing": each}} for each in (mixing, shorter))
+    expected = {"protocol.mixing.class_path": '"vitlocal.protocol.CutMix"', "protocol.mixing.alpha": "1.0"}
+    assert settings.flat(old) == settings.flat(new) | expected
+
+
 def test_a_key_of_the_model_that_came_later_is_its_default():
     old, new = {"model": {"width": 96, "heads": 12}}, {"model": {"width": 96, "heads": 12, "depth": 9}}
     assert settings.flat(old) == settings.flat(new) == {"model.width": "96"}

@@ -12,6 +12,7 @@ from torchvision.transforms.v2 import functional as tv
 
 from vitlocal.protocol import geometry, operations
 from vitlocal.protocol.base import Augmentation, apply_each, check
+from vitlocal.protocol.batch import levels, of_levels
 
 Policy = Literal["cifar10", "imagenet", "svhn"]
 
@@ -80,7 +81,7 @@ class AutoAugment(Augmentation):
 
     Policies, magnitudes and pixels are those of torchvision's ``v2.AutoAugment`` with nearest
     interpolation and zeros outside; torchvision draws one sub-policy for all the images of a
-    batch, this one for each.
+    batch, this one for each. It works in 256 levels, to which floats in 0..1 are rounded.
 
     Args:
         policy: the data set that the policy was learned on.
@@ -110,7 +111,7 @@ class AutoAugment(Augmentation):
 
     def apply(self, batch: dict[str, Tensor], generator: torch.Generator) -> None:
         """Change ``batch["image"]``; see :meth:`Augmentation.apply`."""
-        images = batch["image"]
+        images = levels(batch["image"], self)
         plan = self.draw(len(images), generator)
         table = magnitude_table(*images.shape[-2:])
         for step in range(2):
@@ -119,4 +120,4 @@ class AutoAugment(Augmentation):
             signed = torch.where(_BOTH_WAYS[operation], magnitude * plan.sign[:, step], magnitude)
             which = torch.where(plan.applied[:, step], operation, -1)
             images = apply_each(images, which, list(OPERATIONS.values()), signed)
-        batch["image"] = images
+        batch["image"] = of_levels(images, batch["image"].dtype)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from vitlocal.protocol import operations
 from vitlocal.protocol.base import Augmentation, apply_each, check
+from vitlocal.protocol.batch import levels, of_levels
 
 _OPERATIONS = (
     operations.adjust_brightness,
@@ -75,7 +76,7 @@ class ColorJitter(Augmentation):
 
     def apply(self, batch: dict[str, Tensor], generator: torch.Generator) -> None:
         """Change ``batch["image"]``; see :meth:`Augmentation.apply`."""
-        images = batch["image"]
+        images = levels(batch["image"], self)
         plan = self.draw(len(images), generator)
         strengths = (self.brightness, self.contrast, self.saturation, self.hue)
         changes = torch.tensor([strength > 0 for strength in strengths])
@@ -83,4 +84,4 @@ class ColorJitter(Augmentation):
             which = torch.where(changes[turn], turn, -1)
             factor = plan.factor.gather(1, turn.unsqueeze(1)).squeeze(1)
             images = apply_each(images, which, _OPERATIONS, factor)
-        batch["image"] = images
+        batch["image"] = of_levels(images, batch["image"].dtype)

@@ -13,14 +13,18 @@ class LabelSmoothing(Augmentation):
 
     Args:
         epsilon: the uniform distribution's share.
+        num_classes: K, which labels that are class numbers need; a data module of vitlocal's has it.
 
     Raises:
         InputError: if ``epsilon`` is not in 0..1, 1 itself excluded.
     """
 
-    def __init__(self, epsilon: float = 0.1) -> None:
+    changes_labels = True
+
+    def __init__(self, epsilon: float = 0.1, num_classes: int | None = None) -> None:
         check(0 <= epsilon < 1, self, "epsilon", epsilon, "from 0 to below 1")
         self.epsilon = epsilon
+        self.num_classes = num_classes
 
     def apply(self, batch: dict[str, Tensor], generator: torch.Generator) -> None:
         """Change ``batch["target"]``; see :meth:`Augmentation.apply`."""

@@ -44,16 +44,20 @@ class Mixing(Augmentation):
     Args:
         alpha: lambda, the image's own share, is drawn from Beta(alpha, alpha).
         probability: how often there is any mixing at all.
+        num_classes: K, which labels that are class numbers need; a data module of vitlocal's has it.
 
     Raises:
         InputError: if ``alpha`` is not above 0 or ``probability`` is not in 0..1.
     """
 
-    def __init__(self, alpha: float, probability: float) -> None:
+    changes_labels = True
+
+    def __init__(self, alpha: float, probability: float, num_classes: int | None) -> None:
         check(0 < alpha < float("inf"), self, "alpha", alpha, "a number above 0")
         check(0 <= probability <= 1, self, "probability", probability, "from 0 to 1")
         self.alpha = alpha
         self.probability = probability
+        self.num_classes = num_classes
 
     def draw_lambda(self, size: int, generator: torch.Generator) -> Tensor:
         """Draw ``size`` lambdas, float64 (size,): from Beta(alpha, alpha), or 1 for no mixing."""
@@ -79,19 +83,20 @@ class Mixing(Augmentation):
 class MixUp(Mixing):
     """Each image: blended with a random other one, and its target likewise.
 
-    Zhang et al. 2018, arXiv 1710.09412, with a lambda an image. The pixels are rounded to the
+    Zhang et al. 2018, arXiv 1710.09412, with a lambda an image. Pixels of uint8 are rounded to the
     nearest level; the target has lambda itself.
 
     Args:
         alpha: lambda, the image's own share, is drawn from Beta(alpha, alpha).
         probability: how often an image is blended at all.
+        num_classes: K, which labels that are class numbers need; a data module of vitlocal's has it.
 
     Raises:
         InputError: if ``alpha`` is not above 0 or ``probability`` is not in 0..1.
     """
 
-    def __init__(self, alpha: float = 0.2, probability: float = 1.0) -> None:
-        super().__init__(alpha, probability)
+    def __init__(self, alpha: float = 0.2, probability: float = 1.0, num_classes: int | None = None) -> None:
+        super().__init__(alpha, probability, num_classes)
 
     def draw(self, batch_size: int, generator: torch.Generator) -> MixUpPlan:
         """Draw what happens to each of ``batch_size`` images."""
@@ -105,7 +110,8 @@ class MixUp(Mixing):
         partner = plan.partner.to(images.device, non_blocking=True)
         weight = plan.weight.float().view(-1, 1, 1, 1).to(images.device, non_blocking=True)
         blended = torch.lerp(images.float(), images[partner].float(), weight)
-        batch["image"] = blended.round_().to(torch.uint8)
+        blended = blended if images.is_floating_point() else blended.round_()
+        batch["image"] = blended.to(images.dtype)
         batch["target"] = self.mix_targets(batch["target"], partner, plan.weight)
 
 
@@ -123,18 +129,25 @@ class CutMix(Mixing):
             for the whole batch, as the authors' code does.
         mix_labels: whether the target is mixed too; false, to see what the pasted box alone does, keeps
             the image's own.
+        num_classes: K, which labels that are class numbers need; a data module of vitlocal's has it.
 
     Raises:
         InputError: if ``alpha`` is not above 0, ``probability`` not in 0..1, or ``box`` unknown.
     """
 
     def __init__(
-        self, alpha: float = 1.0, probability: float = 0.5, box: Box = "image", mix_labels: bool = True
+        self,
+        alpha: float = 1.0,
+        probability: float = 0.5,
+        box: Box = "image",
+        mix_labels: bool = True,
+        num_classes: int | None = None,
     ) -> None:
-        super().__init__(alpha, probability)
+        super().__init__(alpha, probability, num_classes)
         check(box in get_args(Box), self, "box", box, f"one of {', '.join(get_args(Box))}")
         self.box = box
         self.mix_labels = mix_labels
+        self.changes_labels = mix_labels
 
     def draw(self, batch_size: int, height: int, width: int, generator: torch.Generator) -> CutMixPlan:
         """Draw what happens to each of ``batch_size`` images of this size."""
@@ -153,8 +166,10 @@ class CutMix(Mixing):
         plan = self.draw(batch_size, height, width, generator)
         partner = plan.partner.to(images.device, non_blocking=True)
         # Where a bit of the mask is set, images ^ (images ^ other) = other; faster than torch.where.
-        difference = images.index_select(0, partner).bitwise_xor_(images)
-        batch["image"] = difference.bitwise_and_(_inside(plan.box, images)).bitwise_xor_(images)
+        bits = _bits(images)
+        difference = bits.index_select(0, partner).bitwise_xor_(bits)
+        pasted = difference.bitwise_and_(_inside(plan.box, bits)).bitwise_xor_(bits)
+        batch["image"] = pasted.view(images.dtype)
         if self.mix_labels:
             batch["target"] = self.mix_targets(batch["target"], partner, plan.weight)
 
@@ -190,7 +205,8 @@ class Cutout(Augmentation):
         images = batch["image"]
         batch_size, _, height, width = images.shape
         box = self.draw(batch_size, height, width, generator)
-        batch["image"] = images & ~_inside(box, images)
+        bits = _bits(images)
+        batch["image"] = (bits & ~_inside(box, bits)).view(images.dtype)
 
 
 def _draw_boxes(before: Tensor, after: Tensor, height: int, width: int, generator: torch.Generator) -> Tensor:
@@ -209,13 +225,20 @@ def _draw_boxes(before: Tensor, after: Tensor, height: int, width: int, generato
     return torch.stack((top, end[0].clamp(max=height), left, end[1].clamp(max=width)), dim=1)
 
 
-def _inside(box: Tensor, images: Tensor) -> Tensor:
-    """A mask of the pixels in their image's box: uint8 (n, 1, H, W), 255 or 0, on the images' device."""
-    height, width = images.shape[-2:]
+def _bits(images: Tensor) -> Tensor:
+    """The images' bits as whole numbers, so that floats are cut and pasted as uint8 is, exactly."""
+    return images.view(
+        {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[images.element_size()]
+    )
+
+
+def _inside(box: Tensor, bits: Tensor) -> Tensor:
+    """A mask of the pixels in their image's box: (n, 1, H, W) of the type of ``bits``, -1 (255) or 0."""
+    height, width = bits.shape[-2:]
     top, bottom, left, right = box.t().unsqueeze(-1)
     rows, columns = torch.arange(height), torch.arange(width)
-    rows_inside = ((rows >= top) & (rows < bottom)).byte() * 255
-    columns_inside = ((columns >= left) & (columns < right)).byte() * 255
-    rows_inside = rows_inside.to(images.device, non_blocking=True)
-    columns_inside = columns_inside.to(images.device, non_blocking=True)
+    rows_inside = ((rows >= top) & (rows < bottom)).to(bits.dtype).neg_()
+    columns_inside = ((columns >= left) & (columns < right)).to(bits.dtype).neg_()
+    rows_inside = rows_inside.to(bits.device, non_blocking=True)
+    columns_inside = columns_inside.to(bits.device, non_blocking=True)
     return (rows_inside.unsqueeze(2) & columns_inside.unsqueeze(1)).unsqueeze(1)

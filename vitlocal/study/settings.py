@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from vitlocal import ROOMS
 from vitlocal.tasks import Classification
 
 TRUNK = "trunk"
@@ -30,7 +31,12 @@ _BEFORE = {
     "init_optimizer": "false",
     "locality.mixed_images": "0",
     "data.balanced": "false",
+    "protocol.mixing.num_classes": "null",
+    "protocol.label_smoothing.num_classes": "null",
 }
+
+# Class paths that are shorter than in earlier runs, and what they were: vitlocal.CutMix.
+_PATHS = {f"vitlocal.{name}": f"vitlocal.{room}.{name}" for name, room in ROOMS.items()}
 
 
 def flat(config: Mapping[str, Any]) -> dict[str, str]:
@@ -55,7 +61,7 @@ def _flat(value: Any, prefix: str) -> Iterable[tuple[str, str]]:
             name = prefix if key == "init_args" else f"{prefix}.{key}" if prefix else str(key)
             yield from _flat(below, name)
     else:
-        yield prefix, json.dumps(value, default=str)
+        yield prefix, json.dumps(_PATHS.get(value, value) if isinstance(value, str) else value, default=str)
 
 
 def absent(name: str) -> str:
