@@ -25,13 +25,13 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Point links between the root and docs/, which hold on a forge, to the site's pages."""
+    """Point links from the root to docs/, back, and to notebooks to the site's pages."""
 
     def moved(link: re.Match[str]) -> str:
         path = posixpath.normpath(link[1].removeprefix("docs/").removeprefix("../"))
-        return f"]({PAGES.get(path, path)}"
+        return "](" + PAGES.get(path, re.sub(r"ipynb$", "md", path))
 
-    return re.sub(r"\]\(((?:docs/|\.\./)[^)#\s]+)", moved, markdown)
+    return re.sub(r"\]\(((?:docs/|\.\./)[^)#\s]+|[^)#:\s]+\.ipynb)", moved, markdown)
 
 
 def _markdown(notebook: File) -> str:
@@ -46,5 +46,5 @@ def _markdown(notebook: File) -> str:
             else:
                 text = "".join(output.get("text", data.get("text/plain", "")))
                 parts.append(f"```text\n{text.rstrip()}\n```")
-    parts.append(f"[This page as a notebook]({posixpath.basename(notebook.src_uri)})")
+    parts.append(f'<a href="{posixpath.basename(notebook.src_uri)}" download>This page as a notebook</a>')
     return "\n\n".join(parts)

@@ -37,6 +37,14 @@ def test_every_fit_of_a_page_is_understood(page, capsys):
         assert not end.value.code, capsys.readouterr().err
 
 
+ALONE = [block for page in PAGES for block in blocks(page, "python") if "open_run(" not in block]
+
+
+@pytest.mark.parametrize("block", ALONE, ids=range(len(ALONE)))
+def test_what_needs_no_run_is_executed(block):
+    exec(block, {})
+
+
 def test_the_values_of_uniform_attention_are_those_that_are_printed(capsys):
     (block,) = blocks(ROOT / "docs" / "numbers.md", "python")
     exec(block, {})
