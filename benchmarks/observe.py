@@ -14,7 +14,6 @@ import torch
 from side_by_side import Benchmark, rival
 from torch import Tensor
 
-from vitlocal.heads.functional import pairwise_distances
 from vitlocal.heads.observation import Observation
 from vitlocal.heads.outlier_observation import OutlierObservation
 from vitlocal.models import VisionTransformer
@@ -65,7 +64,8 @@ def kept(network: VisionTransformer, images: Tensor) -> Callable[[], Any]:
     for block in theirs.blocks:
         block.attn.fused_attn = False
     extract = utils.AttentionExtract(theirs.to(images.device), method="fx")
-    distances = pairwise_distances(network.grid_size, device=images.device)
+    (queries,) = network.geometry.queries(images.device)
+    distances = network.geometry.distances(queries)[:, 1:]
 
     def run() -> Any:
         values = []

@@ -137,6 +137,13 @@ def test_a_graphs_edges_both_ways_or_twice_are_the_same():
         assert torch.equal(once.neighbours(queries), again.neighbours(queries))
 
 
+def test_what_is_equal():
+    """What is kept for a geometry is found again for an equal one, and for no other."""
+    assert Grid(3, 5) == Grid(3, 5) and hash(Grid(3, 5)) == hash(Grid(3, 5))
+    assert Grid(3, 5) != Grid(5, 3) and Sequence(4) != Sequence(4, causal=True)
+    assert Graph(8, PATH_AND_LOOP) != Graph(8, PATH_AND_LOOP, num_hops=1)
+
+
 @pytest.mark.parametrize("geometry", GEOMETRIES, ids=repr)
 def test_description_is_json(geometry):
     described = geometry.describe()

@@ -35,7 +35,6 @@ def test_position_alone_by_loops_over_images_and_heads(kind):
     for batch in images.split(3):
         with observation.batch({"image": batch}):
             network(batch)
-    prefix = network.num_prefix_tokens
     for (_, attention), found in zip(find_attention(network), observation.compute(), strict=True):
         seen = []
         hook = attention.qkv.register_forward_hook(lambda _, __, output, seen=seen: seen.append(output[0]))
@@ -55,7 +54,7 @@ def test_position_alone_by_loops_over_images_and_heads(kind):
                     gamma = -0.5 / len(key)
                     row = [min(max((1 - gamma) * a + gamma, 0), 1) for a in row]
                 rows.append(row)
-            expected = head_statistics(torch.tensor(rows)[None, None], (3, 2), prefix)
+            expected = head_statistics(torch.tensor(rows)[None, None], network.geometry)
             for name in ("mad", "self_mass"):
                 assert found[f"position_{name}"][head] == pytest.approx(expected[name].item(), rel=1e-4)
 
@@ -98,7 +97,7 @@ def test_borders_are_those_of_the_first_validation_images_mixed(run, npz_file):
     data.prepare_data()
     data.setup("validate")
     attention = find_attention(subject)
-    metrics = [BorderMass(module.num_heads, 64, 1) for _, module in attention]
+    metrics = [BorderMass(module.num_heads, subject.geometry) for _, module in attention]
     left = 10
     for number, batch in enumerate(data.val_dataloader()):
         images = batch["image"][:left]
@@ -109,7 +108,7 @@ def test_borders_are_those_of_the_first_validation_images_mixed(run, npz_file):
             with torch.no_grad(), observe(subject, [weights.append] * len(attention)):
                 subject(mixed)
             for metric, each in zip(metrics, weights, strict=True):
-                metric.update(each, pasted_share(mask, (8, 8)))
+                metric.update(each, pasted_share(mask, subject.geometry))
     found = [metric.compute() for metric in metrics]
     assert left == 0 and len(rows) == sum(module.num_heads for _, module in attention)
     for row in rows:

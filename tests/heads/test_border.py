@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from tests.heads.toy import random_attention
+from vitlocal.geometry import Grid
 from vitlocal.heads.border import BORDER, BorderMass, border_mass, mixed_images, pasted_share
 
 
@@ -21,8 +22,9 @@ def slow_border(attention, pasted, prefix):
 @pytest.mark.parametrize("prefix", [0, 1])
 def test_against_loops_split_included(prefix):
     attention, pasted = random_attention(5, 2, 6 + prefix, sharpness=3), torch.rand(5, 6)
-    direct = border_mass(attention, pasted, prefix)
-    metric = BorderMass(2, 6, prefix)
+    grid = Grid(2, 3, num_prefix_tokens=prefix)
+    direct = border_mass(attention, pasted, grid)
+    metric = BorderMass(2, grid)
     metric.update(attention[:2], pasted[:2])
     metric.update(attention[2:], pasted[2:])
     found = metric.compute()
@@ -45,7 +47,7 @@ def test_a_head_that_never_crosses_and_one_that_always_does():
     pasted = torch.tensor([[1.0, 1.0, 0.0, 0.0], [1.0, 0.0, 1.0, 0.0]])
     same = (pasted[:, :, None] == pasted[:, None]).float() / 2
     attention = torch.stack([same, 0.5 - same], dim=1)
-    metric = BorderMass(2, 4)
+    metric = BorderMass(2, Grid(2, 2))
     metric.update(attention, pasted)
     found = metric.compute()
     # Uniform attention crosses half of the time.
@@ -59,13 +61,14 @@ def test_windows_cross_as_seldom_as_by_direct_simulation():
     """Shares of foreign pixels attended on an 8x8 grid under CutMix with p = 1, by alpha = 1 boxes."""
     size = 32
     pasted = torch.cat([mixed_images(torch.zeros(500, 1, size, size), 0, part)[1] for part in range(8)])
-    share = pasted_share(pasted, (8, 8))
+    grid = Grid(8, 8)
+    share = pasted_share(pasted, grid)
     place = torch.arange(64)
     steps = torch.maximum((place[:, None] // 8 - place // 8).abs(), (place[:, None] % 8 - place % 8).abs())
     window = (steps <= 1).float()
     maps = {0.35: torch.ones(64, 64) / 64, 0.117: window / window.sum(1, keepdim=True), 0.051: torch.eye(64)}
     for expected, weights in maps.items():
-        mass = border_mass(weights.expand(4000, 1, 64, 64), share).mean().item()
+        mass = border_mass(weights.expand(4000, 1, 64, 64), share, grid).mean().item()
         assert mass == pytest.approx(expected, rel=0.06)
     # By pixels drawn at random, without patches' shares: uniform attention.
     draws = torch.randint(size * size, (4000, 2, 200))
@@ -92,5 +95,5 @@ def test_mixed_images_are_pasted_where_the_mask_says_and_the_same_every_time():
 def test_pasted_shares_of_a_box_that_cuts_patches():
     pasted = torch.zeros(1, 1, 8, 8)
     pasted[..., 2:6, 0:4] = 1  # the lower half of one patch, the upper half of the one below
-    assert pasted_share(pasted, (2, 2)).tolist() == [[0.5, 0, 0.5, 0]]
-    assert pasted_share(pasted, (8, 8)).sum().item() == 16
+    assert pasted_share(pasted, Grid(2, 2)).tolist() == [[0.5, 0, 0.5, 0]]
+    assert pasted_share(pasted, Grid(8, 8)).sum().item() == 16

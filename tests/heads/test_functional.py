@@ -5,6 +5,7 @@ import torch
 
 from tests.heads.toy import random_attention
 from vitlocal.errors import InputError
+from vitlocal.geometry import Graph, Grid, Sequence
 from vitlocal.heads import functional as heads
 
 GRIDS = [(8, 8), (4, 4), (2, 5), (1, 7), (3, 1)]
@@ -18,9 +19,13 @@ def scale(grid, unit):
     return math.dist((0, 0), (grid[0] - 1, grid[1] - 1)) if unit == "grid" else 1.0
 
 
-def slow_statistics(attention, grid, prefix, unit, patch, class_token):
-    """Every statistic of one image and head, (N, N), by loops over Python floats."""
-    centres = places(grid, patch if unit == "pixels" else (1, 1))
+def slow_statistics(attention, geometry, apart, near, sees):
+    """Every statistic of one image and head, (N, N), by loops over Python floats.
+
+    Of two places, counted from 0, ``apart`` says the distance, ``near`` whether they are at most a step
+    apart, and ``sees`` whether the one sees the other.
+    """
+    prefix, keep = geometry.num_prefix_tokens, geometry.class_token == "keep"
     rows = attention.double().tolist()
     found = {name: [] for name in heads.STATISTICS}
     tiny = torch.finfo(attention.dtype).tiny
@@ -28,72 +33,92 @@ def slow_statistics(attention, grid, prefix, unit, patch, class_token):
     def logit(part, rest):
         return math.log(max(part, tiny)) - math.log(max(rest, tiny))
 
-    for i, centre in enumerate(centres):
-        row = rows[prefix + i]
-        keys = row[prefix:] if class_token == "drop" else row
-        own = i if class_token == "drop" else prefix + i
-        weight, others = sum(keys), sum(keys[:own] + keys[own + 1 :])
-        reach = sum(a * math.dist(centre, other) for a, other in zip(row[prefix:], centres, strict=True))
-        reach /= scale(grid, unit)
-        near = sum(
-            a
-            for a, other in zip(row[prefix:], places(grid), strict=True)
-            if max(abs(x - y) for x, y in zip(places(grid)[i], other, strict=True)) <= 1
-        )
+    for i in range(len(rows) - prefix):
+        seen = [j for j in range(len(rows) - prefix) if sees(i, j)]
+        if not seen:
+            continue
+        before = rows[prefix + i][:prefix]
+        weights = {j: rows[prefix + i][prefix + j] for j in seen}
+        keys = (before if keep else []) + list(weights.values())
+        own = weights[i]
+        rest = [a for j, a in weights.items() if j != i] + (before if keep else [])
+        weight, others = sum(keys), sum(rest)
+        reach = sum(a * apart(i, j) for j, a in weights.items())
+        window = sum(a for j, a in weights.items() if near(i, j))
         found["mad_raw"].append(reach)
-        if sum(row) and prefix:
-            odds = logit(sum(row[:prefix]), sum(row[prefix:]))
-            found["class_log_odds"].append(odds - math.log(prefix / (len(row) - prefix)))
-        found["class_mass"].append(sum(row[:prefix]))
+        if sum(before) + sum(weights.values()) and prefix:
+            odds = logit(sum(before), sum(weights.values()))
+            found["class_log_odds"].append(odds - math.log(prefix / len(seen)))
+        found["class_mass"].append(sum(before))
         if weight:
-            shares = [a / weight for a in keys if a]
             found["mad"].append(reach / weight)
-            found["self_mass"].append(keys[own] / weight)
-            found["window_mass"].append(near / weight)
-            found["self_log_odds"].append(logit(keys[own], others) + math.log(len(keys) - 1))
+            found["self_mass"].append(own / weight)
+            found["window_mass"].append(window / weight)
+        if weight and len(keys) > 1:
+            shares = [a / weight for a in keys if a]
+            found["self_log_odds"].append(logit(own, others) + math.log(len(keys) - 1))
             found["entropy"].append(-sum(a * math.log(a) for a in shares) / math.log(len(keys)))
         if others:
             found["mad_without_self"].append(reach / others)
     return {name: sum(values) / max(1, len(values)) for name, values in found.items()}
 
 
-@pytest.mark.parametrize("grid", GRIDS)
+def on_grid(attention, grid):
+    """:func:`slow_statistics` of a grid, its places by their rows and columns."""
+    steps = places(grid.size)
+    centres = places(grid.size, grid.patch_size) if grid.unit == "pixels" else steps
+    largest = scale(grid.size, grid.unit)
+    return slow_statistics(
+        attention,
+        grid,
+        lambda i, j: math.dist(centres[i], centres[j]) / largest,
+        lambda i, j: max(abs(a - b) for a, b in zip(steps[i], steps[j], strict=True)) <= 1,
+        lambda i, j: True,
+    )
+
+
+@pytest.mark.parametrize("size", GRIDS)
 @pytest.mark.parametrize("unit", ["grid", "patches", "pixels"])
-def test_uniform_attention_goes_the_mean_distance(grid, unit):
-    patch = (4, 2)
-    centres = places(grid, patch if unit == "pixels" else (1, 1))
-    mean = sum(math.dist(a, b) for a in centres for b in centres) / len(centres) ** 2 / scale(grid, unit)
+def test_uniform_attention_goes_the_mean_distance(size, unit):
+    grid = Grid(*size, (4, 2), unit=unit)
+    centres = places(size, grid.patch_size if unit == "pixels" else (1, 1))
+    mean = sum(math.dist(a, b) for a in centres for b in centres) / len(centres) ** 2 / scale(size, unit)
     uniform = torch.full((2, 3, len(centres), len(centres)), 1 / len(centres))
-    mad = heads.mean_attention_distance(uniform, grid, unit=unit, patch_size=patch)
+    mad = heads.mean_attention_distance(uniform, grid)
     assert mad.shape == (2, 3)
     assert mad.flatten().tolist() == pytest.approx([mean] * 6, rel=1e-5)
-    assert heads.uniform_mad(grid, unit, patch) == pytest.approx(mean, rel=1e-6)
-    assert heads.normalized_entropy(uniform).flatten().tolist() == pytest.approx([1] * 6, rel=1e-5)
+    assert heads.uniform_statistics(grid)["mad"] == pytest.approx(mean, rel=1e-6)
+    assert heads.normalized_entropy(uniform, grid).flatten().tolist() == pytest.approx([1] * 6, rel=1e-5)
 
 
 @pytest.mark.parametrize(("side", "value"), [(4, 0.473), (8, 0.418), (16, 0.392)])
 def test_uniform_reference_known_values(side, value):
-    assert round(heads.uniform_mad((side, side)), 3) == value
+    assert round(heads.uniform_statistics(Grid(side, side))["mad"], 3) == value
 
 
 def test_uniform_reference_with_a_class_token_among_the_keys():
     # Of 65 keys, 64 are patches; the class token is at distance 0.
-    assert heads.uniform_mad((8, 8), num_prefix_tokens=1, class_token="keep") == pytest.approx(
-        heads.uniform_mad((8, 8)) * 64 / 65
+    alone = heads.uniform_statistics(Grid(8, 8))["mad"]
+    grid = Grid(8, 8, num_prefix_tokens=1)
+    assert heads.uniform_statistics(grid.measured(class_token="keep"))["mad"] == pytest.approx(
+        alone * 64 / 65
     )
-    assert heads.uniform_mad((8, 8), num_prefix_tokens=1) == pytest.approx(heads.uniform_mad((8, 8)))
-
-
-def test_distances_in_each_unit():
-    assert heads.pairwise_distances((2, 2), "patches")[0].tolist() == pytest.approx([0, 1, 1, math.sqrt(2)])
-    assert heads.pairwise_distances((2, 2), "pixels", (4, 3))[0].tolist() == [0, 3, 4, 5]
-    assert heads.pairwise_distances((3, 5)).max().item() == pytest.approx(1)
-    assert heads.pairwise_distances((3, 4), "patches").dtype == torch.float32
+    assert heads.uniform_statistics(grid) == {
+        "mad": pytest.approx(alone),
+        "entropy": 1,
+        "self_mass": pytest.approx(1 / 64),
+        "mad_without_self": pytest.approx(alone * 64 / 63),
+        "class_mass": pytest.approx(1 / 65),
+        "mad_raw": pytest.approx(alone * 64 / 65),
+        "window_mass": pytest.approx((36 * 9 + 24 * 6 + 4 * 4) / 64**2),
+        "self_log_odds": 0,
+        "class_log_odds": 0,
+    }
 
 
 @pytest.mark.parametrize("unit", ["grid", "patches", "pixels"])
 def test_identity_attention(unit):
-    statistics = heads.head_statistics(torch.eye(12).expand(2, 3, 12, 12), (3, 4), 0, unit, (4, 4))
+    statistics = heads.head_statistics(torch.eye(12).expand(2, 3, 12, 12), Grid(3, 4, (4, 4), unit=unit))
     for name, value in statistics.items():
         if name == "self_log_odds":  # all of it on the own patch: 1 to the smallest number
             expected = math.log(11) - math.log(torch.finfo(torch.float32).tiny)
@@ -104,12 +129,11 @@ def test_identity_attention(unit):
 
 @pytest.mark.parametrize(("unit", "step"), [("patches", 1), ("pixels", 6), ("grid", 1 / math.hypot(3, 4))])
 def test_one_step_shift(unit, step):
-    grid = (4, 5)
     attention = torch.zeros(1, 1, 20, 20)
     for row in range(4):  # each patch looks at its right neighbour, the last column at its left one
         for column in range(5):
             attention[0, 0, 5 * row + column, 5 * row + (column + 1 if column < 4 else 3)] = 1
-    statistics = heads.head_statistics(attention, grid, 0, unit, (3, 6))
+    statistics = heads.head_statistics(attention, Grid(4, 5, (3, 6), unit=unit))
     for name in ("mad", "mad_raw", "mad_without_self"):
         assert statistics[name].item() == pytest.approx(step), name
     assert statistics["entropy"].item() == statistics["self_mass"].item() == 0
@@ -117,42 +141,38 @@ def test_one_step_shift(unit, step):
 
 @pytest.mark.parametrize("class_token", ["drop", "keep"])
 @pytest.mark.parametrize(
-    ("grid", "prefix", "unit"), [((3, 4), 1, "grid"), ((2, 5), 2, "pixels"), ((4, 2), 0, "patches")]
+    ("size", "prefix", "unit"), [((3, 4), 1, "grid"), ((2, 5), 2, "pixels"), ((4, 2), 0, "patches")]
 )
 @pytest.mark.parametrize("sharpness", [1.0, 6.0])
-def test_all_statistics_against_loops(grid, prefix, unit, class_token, sharpness):
-    attention = random_attention(2, 3, prefix + math.prod(grid), sharpness=sharpness)
-    patch = (2, 3)
-    fused = heads.head_statistics(attention, grid, prefix, unit, patch, class_token)
+def test_all_statistics_against_loops(size, prefix, unit, class_token, sharpness):
+    grid = Grid(*size, (2, 3), unit=unit, num_prefix_tokens=prefix, class_token=class_token)
+    attention = random_attention(2, 3, grid.num_tokens, sharpness=sharpness)
+    fused = heads.head_statistics(attention, grid)
     assert tuple(fused) == heads.STATISTICS
     for image in range(2):
         for head in range(3):
-            slow = slow_statistics(attention[image, head], grid, prefix, unit, patch, class_token)
+            slow = on_grid(attention[image, head], grid)
             for name, value in fused.items():
                 assert value[image, head].item() == pytest.approx(slow[name], rel=2e-5, abs=1e-7), name
 
 
 @pytest.mark.parametrize("class_token", ["drop", "keep"])
 def test_single_functions_against_loops(class_token):
-    grid, prefix, unit, patch = (3, 2), 1, "pixels", (5, 2)
+    grid = Grid(3, 2, (5, 2), unit="pixels", num_prefix_tokens=1, class_token=class_token)
     attention = random_attention(1, 1, 7)
-    place = {"grid_size": grid, "num_prefix_tokens": prefix, "unit": unit, "patch_size": patch}
-    row = {"num_prefix_tokens": prefix, "class_token": class_token}
-    got = {
-        "mad": heads.mean_attention_distance(attention, **place, class_token=class_token),
-        "mad_without_self": heads.mean_attention_distance_without_self(
-            attention, **place, class_token=class_token
-        ),
-        "mad_raw": heads.raw_mean_attention_distance(attention, **place),
-        "entropy": heads.normalized_entropy(attention, **row),
-        "self_mass": heads.self_mass(attention, **row),
-        "class_mass": heads.class_token_mass(attention, prefix),
-        "window_mass": heads.window_mass(attention, grid, **row),
-        "self_log_odds": heads.self_log_odds(attention, **row),
-        "class_log_odds": heads.class_log_odds(attention, prefix),
+    functions = {
+        "mad": heads.mean_attention_distance,
+        "mad_without_self": heads.mean_attention_distance_without_self,
+        "mad_raw": heads.raw_mean_attention_distance,
+        "entropy": heads.normalized_entropy,
+        "self_mass": heads.self_mass,
+        "class_mass": heads.class_token_mass,
+        "window_mass": heads.window_mass,
+        "self_log_odds": heads.self_log_odds,
+        "class_log_odds": heads.class_log_odds,
     }
-    slow = slow_statistics(attention[0, 0], grid, prefix, unit, patch, class_token)
-    assert {name: value.item() for name, value in got.items()} == pytest.approx(slow, rel=1e-5)
+    got = {name: function(attention, grid).item() for name, function in functions.items()}
+    assert got == pytest.approx(on_grid(attention[0, 0], grid), rel=1e-5)
 
 
 def test_class_token_shrinks_the_raw_distance_only():
@@ -160,16 +180,16 @@ def test_class_token_shrinks_the_raw_distance_only():
     attention = torch.zeros(1, 2, 7, 7)
     attention[..., 0] = 0.75
     attention[..., 1:, 1:] = 0.25 * patches
-    without = heads.mean_attention_distance(patches, (2, 3))
-    torch.testing.assert_close(heads.mean_attention_distance(attention, (2, 3), 1), without)
-    torch.testing.assert_close(heads.raw_mean_attention_distance(attention, (2, 3), 1), without / 4)
-    torch.testing.assert_close(heads.class_token_mass(attention, 1), torch.full((1, 2), 0.75))
+    without, grid = heads.mean_attention_distance(patches, Grid(2, 3)), Grid(2, 3, num_prefix_tokens=1)
+    torch.testing.assert_close(heads.mean_attention_distance(attention, grid), without)
+    torch.testing.assert_close(heads.raw_mean_attention_distance(attention, grid), without / 4)
+    torch.testing.assert_close(heads.class_token_mass(attention, grid), torch.full((1, 2), 0.75))
 
 
 def test_weights_far_below_rounding_of_the_diagonal_count_without_self():
     # All but 1e-12 is on the own patch, the rest on the neighbour: 1 - a_ii would be 0.
     attention = torch.eye(2)[None, None] + 1e-12 * torch.eye(2).flip(0)
-    assert heads.mean_attention_distance_without_self(attention, (1, 2), unit="patches").item() == 1
+    assert heads.mean_attention_distance_without_self(attention, Grid(1, 2, unit="patches")).item() == 1
 
 
 @pytest.mark.parametrize("class_token", ["drop", "keep"])
@@ -181,28 +201,19 @@ def test_clipped_rows_against_loops(alpha, class_token):
     attention[1, 0, 1:, 1:] = 0  # a head that looks at the class token only
     patches = attention[:, :, 1:, 1:].sum(-1)
     assert (attention == 0).any() and ((patches > 0) & (patches < 0.9)).any() and (patches == 0).any()
-    fused = heads.head_statistics(attention, (4, 4), 1, "patches", class_token=class_token)
-    singly = {
-        "mad": heads.mean_attention_distance(attention, (4, 4), 1, "patches", class_token=class_token),
-        "entropy": heads.normalized_entropy(attention, 1, class_token),
-        "self_mass": heads.self_mass(attention, 1, class_token),
-        "mad_without_self": heads.mean_attention_distance_without_self(
-            attention, (4, 4), 1, "patches", class_token=class_token
-        ),
-    }
+    grid = Grid(4, 4, unit="patches", num_prefix_tokens=1, class_token=class_token)
+    fused = heads.head_statistics(attention, grid)
     for image in range(3):
         for head in range(4):
-            slow = slow_statistics(attention[image, head], (4, 4), 1, "patches", None, class_token)
+            slow = on_grid(attention[image, head], grid)
             for name, value in fused.items():
                 assert value[image, head].item() == pytest.approx(slow[name], rel=2e-5, abs=1e-6), name
-    for name, value in singly.items():
-        torch.testing.assert_close(value, fused[name], msg=name)
 
 
 def test_a_query_that_looks_nowhere_is_not_local():
     attention = torch.zeros(1, 1, 4, 4)
     attention[..., 0, 3] = attention[..., 3, 0] = 0.1  # from end to end; the two between look nowhere
-    statistics = heads.head_statistics(attention, (1, 4), unit="patches")
+    statistics = heads.head_statistics(attention, Grid(1, 4, unit="patches"))
     assert statistics["mad"].item() == statistics["mad_without_self"].item() == pytest.approx(3)
     assert statistics["mad_raw"].item() == pytest.approx(2 * 0.3 / 4)
 
@@ -210,13 +221,16 @@ def test_a_query_that_looks_nowhere_is_not_local():
 def test_a_weight_that_is_nan_is_seen():
     attention = torch.zeros(1, 1, 4, 4)
     attention[0, 0, 1] = torch.nan
-    assert all(value.isnan().all() for value in heads.head_statistics(attention, (1, 3), 1).values())
+    assert all(
+        value.isnan().all()
+        for value in heads.head_statistics(attention, Grid(1, 3, num_prefix_tokens=1)).values()
+    )
 
 
 def test_an_image_without_any_weight_on_patches_gives_0():
     attention = torch.zeros(1, 1, 3, 3)
     attention[..., 0] = 1  # all weight on the class token
-    for name, value in heads.head_statistics(attention, (1, 2), 1).items():
+    for name, value in heads.head_statistics(attention, Grid(1, 2, num_prefix_tokens=1)).items():
         if name == "class_log_odds":
             assert value.item() == pytest.approx(math.log(2) - math.log(torch.finfo(torch.float32).tiny))
         else:
@@ -226,73 +240,73 @@ def test_an_image_without_any_weight_on_patches_gives_0():
 @pytest.mark.parametrize("prefix", [0, 1])
 def test_a_single_patch_has_no_distances(prefix):
     attention = torch.full((1, 1, 1 + prefix, 1 + prefix), 1 / (1 + prefix))
-    statistics = heads.head_statistics(attention, (1, 1), prefix)
+    grid = Grid(1, 1, num_prefix_tokens=prefix)
+    statistics = heads.head_statistics(attention, grid)
     assert statistics["mad"].item() == statistics["entropy"].item() == 0
     assert statistics["self_mass"].item() == 1
-    assert heads.uniform_mad((1, 1)) == 0
+    assert heads.uniform_statistics(grid)["mad"] == 0
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 def test_sums_run_in_float32_at_least(dtype):
-    attention = random_attention(2, 2, 50).to(dtype)
-    exact = heads.head_statistics(attention.double(), (7, 7), 1)
-    for name, value in heads.head_statistics(attention, (7, 7), 1).items():
+    attention, grid = random_attention(2, 2, 50).to(dtype), Grid(7, 7, num_prefix_tokens=1)
+    exact = heads.head_statistics(attention.double(), grid)
+    for name, value in heads.head_statistics(attention, grid).items():
         assert value.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
         torch.testing.assert_close(value.double(), exact[name], rtol=1e-5, atol=1e-7)
 
 
 def test_autocast_does_not_reach_the_sums():
     attention = random_attention(1, 2, 16)
-    expected = heads.mean_attention_distance(attention, (4, 4))
+    expected = heads.mean_attention_distance(attention, Grid(4, 4))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(heads.mean_attention_distance(attention, (4, 4)), expected)
+        assert torch.equal(heads.mean_attention_distance(attention, Grid(4, 4)), expected)
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("grid", "words"),
     [
-        ({"unit": "miles"}, "unit is 'miles'"),
-        ({"unit": "pixels"}, "patch_size is not given"),
-        ({"class_token": "maybe"}, "class_token is 'maybe'"),
-        ({"num_prefix_tokens": 1}, "1 prefix tokens and 2x2 patches"),
-        ({"grid_size": (3, 3)}, "3x3 patches"),
+        (Grid(2, 2, num_prefix_tokens=1), "over 4 tokens but .* 1 prefix tokens and 4 others"),
+        (Grid(3, 3), "0 prefix tokens and 9 others"),
     ],
 )
-def test_wrong_arguments_are_named(options, words):
+def test_another_geometry_is_named(grid, words):
     with pytest.raises(InputError, match=words):
-        heads.mean_attention_distance(random_attention(1, 1, 4), **{"grid_size": (2, 2), **options})
+        heads.mean_attention_distance(random_attention(1, 1, 4), grid)
 
 
 def test_log_odds_of_uniform_attention_are_0_and_of_the_papers_numbers_known():
     """The paper's 0.008 on an 8x8 grid is about 98 % on the class token, or on the own patch: 7 to 8 nats."""
     uniform = torch.full((1, 1, 65, 65), 1 / 65)
-    assert heads.self_log_odds(uniform, 1).item() == pytest.approx(0, abs=1e-6)
-    assert heads.self_log_odds(uniform, 1, "keep").item() == pytest.approx(0, abs=1e-6)
-    assert heads.class_log_odds(uniform, 1).item() == pytest.approx(0, abs=1e-6)
+    grid = Grid(8, 8, num_prefix_tokens=1)
+    assert heads.self_log_odds(uniform, grid).item() == pytest.approx(0, abs=1e-6)
+    keep = grid.measured(class_token="keep")
+    assert heads.self_log_odds(uniform, keep).item() == pytest.approx(0, abs=1e-6)
+    assert heads.class_log_odds(uniform, grid).item() == pytest.approx(0, abs=1e-6)
     parked = torch.full((1, 1, 65, 65), 0.02 / 64)
     parked[..., 0] = 0.98
-    assert heads.class_log_odds(parked, 1).item() == pytest.approx(math.log(49) + math.log(64), rel=1e-6)
-    assert heads.raw_mean_attention_distance(parked, (8, 8), 1).item() == pytest.approx(0.00836, abs=1e-5)
+    assert heads.class_log_odds(parked, grid).item() == pytest.approx(math.log(49) + math.log(64), rel=1e-6)
+    assert heads.raw_mean_attention_distance(parked, grid).item() == pytest.approx(0.00836, abs=1e-5)
     own = torch.full((1, 1, 64, 64), 0.02 / 63) + (0.98 - 0.02 / 63) * torch.eye(64)
-    assert heads.self_log_odds(own).item() == pytest.approx(math.log(49) + math.log(63), rel=1e-6)
+    assert heads.self_log_odds(own, Grid(8, 8)).item() == pytest.approx(math.log(49) + math.log(63), rel=1e-6)
 
 
 def test_log_odds_are_a_mean_of_logits_and_not_the_logit_of_a_mean():
     attention = torch.tensor([[0.9, 0.1], [0.2, 0.8]])[None, None]
     expected = (math.log(9) + math.log(4)) / 2
-    assert heads.self_log_odds(attention).item() == pytest.approx(expected, rel=1e-6)
+    assert heads.self_log_odds(attention, Grid(1, 2)).item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_uniform_attention_has_the_windows_share_of_the_grid():
     # Of an 8x8 grid: 36 inner patches with 9 in the window, 24 on an edge with 6, 4 corners with 4.
     uniform = torch.full((1, 1, 64, 64), 1 / 64)
     expected = (36 * 9 + 24 * 6 + 4 * 4) / 64**2
-    assert heads.window_mass(uniform, (8, 8)).item() == pytest.approx(expected, rel=1e-6)
+    assert heads.window_mass(uniform, Grid(8, 8)).item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_wrong_shape_is_named():
     with pytest.raises(InputError, match=r"shape \(4, 4\)"):
-        heads.self_mass(torch.eye(4))
+        heads.self_mass(torch.eye(4), Grid(2, 2))
 
 
 def hard_rows(kind):
@@ -312,8 +326,9 @@ def hard_rows(kind):
 @pytest.mark.parametrize("kind", ["own patch", "class token", "sharp"])
 def test_hard_rows_in_float32_as_by_loops(kind, class_token):
     attention = hard_rows(kind).float()
-    expected = slow_statistics(attention[0, 0], (4, 4), 1, "patches", None, class_token)
-    values = heads.head_statistics(attention, (4, 4), 1, "patches", class_token=class_token)
+    grid = Grid(4, 4, unit="patches", num_prefix_tokens=1, class_token=class_token)
+    expected = on_grid(attention[0, 0], grid)
+    values = heads.head_statistics(attention, grid)
     for name, value in values.items():
         # Entropy is a difference: of rows that weigh 1e-8 in all it is right to some 1e-6.
         assert value.item() == pytest.approx(
@@ -324,13 +339,114 @@ def test_hard_rows_in_float32_as_by_loops(kind, class_token):
 def test_products_are_in_full_precision_whatever_is_set():
     """Even where the user lets float32 products be made in bfloat16, as CPUs with AMX then do."""
     attention = random_attention(64, 2, 65)
-    before = heads.head_statistics(attention, (8, 8), 1)
+    grid = Grid(8, 8, num_prefix_tokens=1)
+    before = heads.head_statistics(attention, grid)
     try:
         torch.set_float32_matmul_precision("medium")
         with torch.autocast("cpu", torch.bfloat16):
-            after = heads.head_statistics(attention, (8, 8), 1)
+            after = heads.head_statistics(attention, grid)
         assert torch.get_float32_matmul_precision() == "medium"
     finally:
         torch.set_float32_matmul_precision("highest")
     for name, value in before.items():
         assert torch.equal(value, after[name]), name
+
+
+def in_sequence(attention, sequence):
+    """:func:`slow_statistics` of a sequence."""
+    real = sequence.length - sequence.padding
+
+    def sees(i, j):
+        return max(i, j) < real and (j <= i or not sequence.causal)
+
+    def apart(i, j):
+        farthest = max(abs(i - key) for key in range(real) if sees(i, key))
+        return abs(i - j) / (max(farthest, 1) if sequence.unit == "share" else 1)
+
+    return slow_statistics(attention, sequence, apart, lambda i, j: abs(i - j) <= 1, sees)
+
+
+@pytest.mark.parametrize("class_token", ["drop", "keep"])
+@pytest.mark.parametrize("prefix", [0, 1])
+@pytest.mark.parametrize("padding", [0, 2])
+@pytest.mark.parametrize(("causal", "unit"), [(True, "tokens"), (True, "share"), (False, "tokens")])
+def test_sequences_against_loops(causal, unit, padding, prefix, class_token):
+    sequence = Sequence(
+        7, causal, padding, unit=unit, num_prefix_tokens=prefix, class_token=class_token
+    )  # fmt: skip
+    # Softmax over all: what a query does not see has to be left out by the statistics.
+    attention = random_attention(2, 3, sequence.num_tokens)
+    for name, value in heads.head_statistics(attention, sequence).items():
+        slow = [in_sequence(head, sequence)[name] for image in attention for head in image]
+        assert value.flatten().tolist() == pytest.approx(slow, rel=2e-5, abs=1e-6), name
+
+
+def test_uniform_attention_over_the_past_in_closed_form():
+    n = 50
+    uniform = heads.uniform_statistics(Sequence(n, causal=True))
+    # Query i sees i + 1 keys, i / 2 away on average, (i + 1) / 2 without itself.
+    assert uniform["mad"] == pytest.approx(sum(i / 2 for i in range(n)) / n)
+    assert uniform["mad_without_self"] == pytest.approx(sum((i + 1) / 2 for i in range(1, n)) / (n - 1))
+    assert uniform["self_mass"] == pytest.approx(sum(1 / (i + 1) for i in range(n)) / n)
+    assert uniform["window_mass"] == pytest.approx((1 + sum(2 / (i + 1) for i in range(1, n))) / n)
+    assert uniform["entropy"] == 1 and uniform["self_log_odds"] == 0
+    # Of its past, the farthest of which is i away, half; the first query has none.
+    share = heads.uniform_statistics(Sequence(n, causal=True, unit="share"))
+    assert share["mad"] == pytest.approx((n - 1) / n / 2)
+    # Both ways, (n^2 - 1) / 3n: the mean distance of two numbers below n.
+    assert heads.uniform_statistics(Sequence(n))["mad"] == pytest.approx((n**2 - 1) / (3 * n))
+
+
+def test_padding_changes_nothing():
+    attention = torch.zeros(1, 2, 9, 9)
+    attention[..., :6, :6] = random_attention(1, 2, 6).tril()
+    attention[..., 6:, :] = random_attention(1, 2, 9, seed=1)[..., :3, :]  # what padding looks at
+    alone = heads.head_statistics(attention[..., :6, :6], Sequence(6, causal=True))
+    for name, value in heads.head_statistics(attention, Sequence(9, causal=True, padding=3)).items():
+        torch.testing.assert_close(value, alone[name], msg=name)
+    padded, whole = (heads.uniform_statistics(Sequence(n, causal=True, padding=n - 6)) for n in (9, 6))
+    assert padded == whole
+
+
+# A path 0-1-2-3 and a triangle 4 5 6: two components.
+TWO_PARTS = Graph(7, torch.tensor([[0, 1, 2, 4, 5, 6], [1, 2, 3, 5, 6, 4]]))
+
+
+@pytest.mark.parametrize("num_hops", [None, 1])
+def test_graphs_against_loops(num_hops):
+    graph = Graph(7, TWO_PARTS.edges, num_hops)
+
+    def apart(i, j):
+        return abs(i - j) if max(i, j) < 4 else float(i != j)
+
+    def sees(i, j):
+        return (i < 4) == (j < 4) and (num_hops is None or apart(i, j) <= num_hops)
+
+    attention = random_attention(2, 3, 7)
+    for name, value in heads.head_statistics(attention, graph).items():
+        slow = [
+            slow_statistics(head, graph, apart, lambda i, j: apart(i, j) <= 1, sees)[name]
+            for image in attention
+            for head in image
+        ]
+        assert value.flatten().tolist() == pytest.approx(slow, rel=2e-5, abs=1e-6), name
+
+
+def test_uniform_attention_on_a_disconnected_graph():
+    uniform = heads.uniform_statistics(TWO_PARTS)
+    # Means over the own part: 6/4, 1, 1 and 6/4 on the path, 2/3 in the triangle.
+    assert uniform["mad"] == pytest.approx((1.5 + 1 + 1 + 1.5 + 3 * 2 / 3) / 7)
+    assert uniform["self_mass"] == pytest.approx((4 / 4 + 3 / 3) / 7)
+    assert uniform["window_mass"] == pytest.approx((0.5 + 0.75 + 0.75 + 0.5 + 3) / 7)
+    assert uniform["entropy"] == 1
+
+
+@pytest.mark.parametrize("geometry", [Grid(4, 5, num_prefix_tokens=1), Sequence(20, True, 3), TWO_PARTS])
+def test_a_block_of_queries_at_a_time_gives_the_same(geometry, monkeypatch):
+    attention = random_attention(2, 3, geometry.num_tokens)
+    whole, uniform = heads.head_statistics(attention, geometry), heads.uniform_statistics(geometry)
+    made = geometry.queries
+    monkeypatch.setattr(type(geometry), "queries", lambda _, device=None: made(device, elements=50))
+    for name, value in heads.head_statistics(attention, geometry).items():
+        torch.testing.assert_close(value, whole[name], msg=name)
+    assert heads.uniform_statistics(geometry) == pytest.approx(uniform)

@@ -3,15 +3,16 @@ import math
 import pytest
 import torch
 
+from vitlocal.geometry import Grid
 from vitlocal.heads import functional as heads
 from vitlocal.heads.kinds import head_kind
 
-GRID = (8, 8)
+GRID = Grid(8, 8, num_prefix_tokens=1)
 
 
 def kind_of(attention):
     """The kind of one head, from its weights (65, 65)."""
-    found = heads.head_statistics(attention[None, None], GRID, 1)
+    found = heads.head_statistics(attention[None, None], GRID)
     return head_kind(*(found[name].item() for name in ("self_mass", "class_mass", "window_mass")))
 
 
@@ -24,10 +25,10 @@ def on_patches(rows):
 
 
 def test_heads_made_to_be_of_each_kind():
-    steps = heads.pairwise_distances(GRID, "patches")
+    near = GRID.neighbours(torch.arange(1, 65))[:, 1:].float()
     assert kind_of(on_patches(torch.ones(64, 64))) == "broad"
-    assert kind_of(on_patches((steps < 1.5).float())) == "window"
-    assert kind_of(on_patches(torch.eye(64) + 0.1 * (steps < 1.5))) == "own patch"
+    assert kind_of(on_patches(near)) == "window"
+    assert kind_of(on_patches(torch.eye(64) + 0.1 * near)) == "own patch"
     parked = 0.1 * on_patches(torch.eye(64))
     parked[:, 0] = 0.9  # whatever the rest looks at
     assert kind_of(parked) == "class token"

@@ -6,6 +6,7 @@ from torch import nn
 
 from tests.heads.toy import HEADS, ToyModule, ToyNetwork, random_attention
 from vitlocal.errors import InputError
+from vitlocal.geometry import Grid
 from vitlocal.heads import HeadStatistics, find_attention, find_network, head_statistics, observe
 from vitlocal.models import VisionTransformer
 
@@ -47,21 +48,22 @@ def test_maps_taken_out_of_a_timm_vit(class_token):
         img_size=(16, 24), patch_size=8, embed_dim=24, depth=3, num_heads=3, num_classes=2,
         class_token=class_token, global_pool="token" if class_token else "avg",
     ).eval()  # fmt: skip
-    network.grid_size, maps, prefix = (2, 3), [], int(class_token)
+    maps, geometry = [], Grid(2, 3, num_prefix_tokens=int(class_token))
+    network.geometry = geometry
     for block in network.blocks:
         nn.init.normal_(block.attn.qkv.weight, std=0.5)
         # timm's own softmax, seen on its way to the values.
         block.attn.fused_attn = False
         block.attn.attn_drop.register_forward_hook(lambda module, inputs, output: maps.append(output))
         block.attn.__class__ = Adapter
-    metrics = [HeadStatistics(3, (2, 3), prefix) for _ in range(3)]
+    metrics = [HeadStatistics(3, geometry) for _ in range(3)]
     x = torch.rand(5, 3, 16, 24)
     with torch.no_grad(), observe(network, [metric.update for metric in metrics]):
         network(x)
     assert len(maps) == 3
     for layer, metric in zip(maps, metrics, strict=True):
         assert layer.std() > 0.05  # not uniform: the comparison can fail
-        for name, value in head_statistics(layer, (2, 3), prefix).items():
+        for name, value in head_statistics(layer, geometry).items():
             torch.testing.assert_close(metric.compute()[name].float(), value.mean(0), rtol=1e-5, atol=1e-6)
 
 
@@ -145,11 +147,11 @@ def test_bfloat16_probabilities():
     network = ToyNetwork(depth=1)
     attention = random_attention(3, HEADS, 7).bfloat16()
     network.layers[0].probabilities = lambda x: attention
-    metric = HeadStatistics(HEADS, (2, 3), 1)
+    metric = HeadStatistics(HEADS, network.geometry)
     network.layers[0].forward = lambda x: x
     with observe(network, [metric.update]):
         network(images(3))
-    expected = head_statistics(attention.double(), (2, 3), 1)["mad"].mean(0)
+    expected = head_statistics(attention.double(), network.geometry)["mad"].mean(0)
     torch.testing.assert_close(metric.compute()["mad"], expected, rtol=1e-5, atol=0)
 
 

@@ -14,6 +14,7 @@ from tests.heads.toy import ToyModule, loader
 from vitlocal import cli
 from vitlocal.data import NPZ
 from vitlocal.errors import InputError
+from vitlocal.geometry import Grid
 from vitlocal.heads import LocalityMonitor, OutlierMonitor
 from vitlocal.heads.outlier_figures import outlier_figure
 from vitlocal.heads.outlier_monitor import COLUMNS, HEAD_COLUMNS, HEADLINES
@@ -286,7 +287,7 @@ def test_the_figure_has_each_count_in_its_place(prefix):
         for values in of:
             values.clamp_(min=0.1)
     counts[1][1][prefix + 4] = 0
-    axes = outlier_figure(counts, (2, 3), prefix).axes
+    axes = outlier_figure(counts, Grid(2, 3, num_prefix_tokens=prefix)).axes
     left, patches = axes[0].images[0].get_array(), axes[1 + prefix].images[0].get_array()
     np.testing.assert_array_equal(left, [by_dimension for by_dimension, _ in counts])
     if prefix:

@@ -6,6 +6,8 @@ from lightning.pytorch import LightningModule
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from vitlocal.geometry import Grid
+
 GRID, PATCH, WIDTH, HEADS, DEPTH = (2, 3), (4, 2), 8, 2, 4
 
 
@@ -34,16 +36,16 @@ class ToyNetwork(nn.Module):
 
     def __init__(self, depth=DEPTH, class_token=True):
         super().__init__()
-        self.grid_size, self.patch_size, self.num_prefix_tokens = GRID, PATCH, int(class_token)
+        self.geometry = Grid(*GRID, PATCH, num_prefix_tokens=int(class_token))
         self.embed = nn.Conv2d(1, WIDTH, PATCH, PATCH)
-        self.positions = nn.Parameter(torch.randn(self.num_prefix_tokens + 6, WIDTH))
+        self.positions = nn.Parameter(torch.randn(self.geometry.num_tokens, WIDTH))
         self.layers = nn.ModuleList(ToyAttention() for _ in range(depth))
         self.dropout = nn.Dropout(0.3)
         self.head = nn.Linear(WIDTH, 3)
 
     def forward(self, images):
         x = self.embed(images).flatten(2).transpose(1, 2)
-        x = F.pad(x, (0, 0, self.num_prefix_tokens, 0)) + self.positions
+        x = F.pad(x, (0, 0, self.geometry.num_prefix_tokens, 0)) + self.positions
         for layer in self.layers:
             x = x + self.dropout(layer(F.layer_norm(x, (WIDTH,))))
         return self.head(x.mean(1))

@@ -2,7 +2,6 @@
 
 import copy
 import json
-import math
 
 import pytest
 import timm
@@ -54,7 +53,7 @@ def check(subject, images, expected):
     with torch.no_grad(), observation.batch({"image": images}):
         subject(images)
     for layer, theirs in zip(observation.compute(), expected, strict=True):
-        means = head_statistics(theirs.double(), subject.grid_size, subject.num_prefix_tokens)
+        means = head_statistics(theirs.double(), subject.geometry)
         for name, values in means.items():
             assert layer[name] == pytest.approx(values.mean(0).tolist(), abs=1e-5, rel=1e-5)
 
@@ -71,7 +70,7 @@ def check(subject, images, expected):
 def test_timm(name, prefix, class_token):
     subject = timm_subject(name, pretrained=False).eval()
     check_timm(subject)
-    assert (subject.num_prefix_tokens, subject.class_token) == (prefix, class_token)
+    assert (subject.geometry.num_prefix_tokens, subject.class_token) == (prefix, class_token)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +90,7 @@ def test_timm_variants(options, monkeypatch):
     subject = timm_subject("test_vit", pretrained=False).eval()
     check_timm(subject)
     class_token = options.get("class_token", True)
-    assert subject.num_prefix_tokens == class_token + options.get("reg_tokens", 0)
+    assert subject.geometry.num_prefix_tokens == class_token + options.get("reg_tokens", 0)
     assert subject.class_token == class_token
 
 
@@ -120,8 +119,8 @@ def test_timm_normalises_as_its_configuration_says():
     config = timm.data.resolve_model_data_config(subject.network)
     assert subject.mean.flatten().tolist() == pytest.approx([255 * value for value in config["mean"]])
     assert subject.std.flatten().tolist() == pytest.approx([255 * value for value in config["std"]])
-    assert subject.image_size == (224, 224) and subject.grid_size == (14, 14)
-    assert subject.patch_size == (16, 16)
+    assert subject.image_size == (224, 224) and subject.geometry.size == (14, 14)
+    assert subject.geometry.patch_size == (16, 16)
 
 
 def small_torchvision(monkeypatch):
@@ -151,7 +150,7 @@ def test_torchvision(monkeypatch):
     for hook in hooks:
         hook.remove()
     check(subject, images, expected)
-    assert subject.grid_size == (6, 6) and subject.num_prefix_tokens == 1
+    assert subject.geometry.size == (6, 6) and subject.geometry.num_prefix_tokens == 1
     assert subject.mean.flatten().tolist() == pytest.approx([123.675, 116.28, 103.53])
     assert subject.std.flatten().tolist() == pytest.approx([58.395, 57.12, 57.375])
 
@@ -217,11 +216,11 @@ def test_transformers(kind, prefix, tmp_path):
         expected = theirs(pixels, output_attentions=True).attentions
     check(subject, images, expected)
     assert (
-        subject.grid_size == (3, 3 if kind.startswith("dinov2") else 4)
-        and subject.num_prefix_tokens == prefix
+        subject.geometry.size == (3, 3 if kind.startswith("dinov2") else 4)
+        and subject.geometry.num_prefix_tokens == prefix
     )
     assert subject.class_token == (kind != "ijepa") and subject.trained
-    assert math.prod(subject.grid_size) + prefix == expected[0].shape[-1]
+    assert subject.geometry.num_tokens == expected[0].shape[-1]
 
 
 def test_random_weights_are_the_same_each_time_and_disturb_nothing():

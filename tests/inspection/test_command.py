@@ -57,6 +57,10 @@ def table(path):
         return list(csv.DictReader(file))
 
 
+def measured(said):
+    return said["geometry"]["unit"], said["geometry"]["class_token"]
+
+
 def compare(run, inspected):
     expected = [row for row in table(run / "heads.csv") if row["epoch"] == "2"]
     found = table(inspected / "heads.csv")
@@ -78,7 +82,15 @@ def test_a_run_gives_the_table_of_its_last_epoch(run, capsys):
         assert matplotlib.image.imread(run / "inspect" / name).std() > 0.01
     said = yaml.safe_load((run / "inspect" / "inspect.yaml").read_text())
     assert said["number_of_images"] == 13 and said["images"] == "blobs" and said["weights"] == "trained"
-    assert said["grid_size"] == [2, 3] and said["patch_size"] == [4, 4] and said["num_prefix_tokens"] == 1
+    assert said["geometry"] == {
+        "kind": "Grid",
+        "num_prefix_tokens": 1,
+        "unit": "grid",
+        "class_token": "drop",
+        "height": 2,
+        "width": 3,
+        "patch_size": [4, 4],
+    }
     lines = capsys.readouterr().out.splitlines()
     rows = table(run / "inspect" / "heads.csv")
     for layer in (0, 1):
@@ -99,12 +111,12 @@ def test_a_run_in_other_precision_unit_and_with_the_class_token(tmp_path, blobs)
     inspect(str(run / "checkpoints" / "last.ckpt"), max_images=6, maps=0)
     compare(run, run / "inspect")
     said = yaml.safe_load((run / "inspect" / "inspect.yaml").read_text())
-    assert (said["unit"], said["class_token"], said["precision"]) == ("pixels", "keep", "bf16-mixed")
+    assert (*measured(said), said["precision"]) == ("pixels", "keep", "bf16-mixed")
     inspect(
         str(run / "checkpoints" / "last.ckpt"), unit="grid", class_token="drop", precision="32-true", maps=0
     )
     said = yaml.safe_load((run / "inspect" / "inspect.yaml").read_text())
-    assert (said["unit"], said["class_token"], said["precision"]) == ("grid", "drop", "32-true")
+    assert (*measured(said), said["precision"]) == ("grid", "drop", "32-true")
 
 
 def test_mixed_images_show_what_crosses_borders(run):
@@ -321,7 +333,7 @@ def test_a_configuration_without_some_part(part, run):
     path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | part))
     inspect(str(run), maps=0)
     said = yaml.safe_load((run / "inspect" / "inspect.yaml").read_text())
-    assert (said["unit"], said["class_token"], said["precision"]) == ("grid", "drop", "32-true")
+    assert (*measured(said), said["precision"]) == ("grid", "drop", "32-true")
 
 
 @pytest.mark.parametrize("spoil", ["shape", "value", "facts"])

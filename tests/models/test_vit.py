@@ -170,7 +170,7 @@ def test_lees_initialisation_has_their_deviations():
 @pytest.mark.parametrize("pool", ["token", "mean"])
 def test_sincos_positions_are_the_waves_of_row_and_column(pool):
     network = VisionTransformer(image_size=(8, 12), width=24, depth=1, heads=2, pool=pool, pos_embed="sincos")
-    prefix = network.num_prefix_tokens
+    prefix = network.geometry.num_prefix_tokens
     assert "pos_embed" not in network.state_dict()
     positions = network.pos_embed[0]
     assert positions[:prefix].eq(0).all() and len(positions) == prefix + 6

@@ -18,7 +18,7 @@ BLOCK_ELEMENTS = 2**22
 """Most queries times tokens at a time: 16 MiB of float32. All of 2,048 tokens are one block."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Geometry(ABC):
     """Where N tokens are, and which of them each may see.
 

@@ -6,10 +6,9 @@ from vitlocal.heads.functional import (
     mean_attention_distance,
     mean_attention_distance_without_self,
     normalized_entropy,
-    pairwise_distances,
     raw_mean_attention_distance,
     self_mass,
-    uniform_mad,
+    uniform_statistics,
 )
 from vitlocal.heads.metrics import (
     ClassTokenMass,
@@ -59,9 +58,8 @@ __all__ = [
     "nothing_share",
     "observe",
     "outlier_mask",
-    "pairwise_distances",
     "raw_mean_attention_distance",
     "self_mass",
-    "uniform_mad",
+    "uniform_statistics",
     "update_norm",
 ]

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from vitlocal.heads.functional import GridSize, exact_products
+from vitlocal.geometry import Grid
+from vitlocal.heads.functional import exact_products
 from vitlocal.protocol import CutMix
 from vitlocal.protocol.base import generator_for
 
@@ -45,12 +46,12 @@ def mixed_images(images: Tensor, seed: int, *place: int) -> tuple[Tensor, Tensor
     return torch.where(inside, images[plan.partner.to(images.device)], images), inside.float()
 
 
-def pasted_share(pasted: Tensor, grid_size: GridSize) -> Tensor:
+def pasted_share(pasted: Tensor, grid: Grid) -> Tensor:
     """Of a mask of pasted pixels (B, 1, H, W), the share of each patch: (B, P)."""
-    return torch.nn.functional.adaptive_avg_pool2d(pasted, grid_size).flatten(1)
+    return torch.nn.functional.adaptive_avg_pool2d(pasted, grid.size).flatten(1)
 
 
-def border_mass(attention: Tensor, pasted: Tensor, num_prefix_tokens: int = 0) -> Tensor:
+def border_mass(attention: Tensor, pasted: Tensor, grid: Grid) -> Tensor:
     """Weight across the border, as it is, not yet over that of uniform attention.
 
     Rows are renormalised over the patches; one without weight on them counts as 0.
@@ -58,12 +59,12 @@ def border_mass(attention: Tensor, pasted: Tensor, num_prefix_tokens: int = 0) -
     Args:
         attention: probabilities (B, H, N, N) on mixed images.
         pasted: (B, P), the share of each patch that is pasted.
-        num_prefix_tokens: tokens before the patches.
+        grid: of the patches.
 
     Returns:
         (B, H): the mean over the patch queries.
     """
-    return (_renormalised(attention, num_prefix_tokens) * _crossing(pasted)[:, None]).sum(-1).mean(-1)
+    return (_renormalised(attention, grid) * _crossing(pasted)[:, None]).sum(-1).mean(-1)
 
 
 class BorderMass(Metric):
@@ -71,11 +72,10 @@ class BorderMass(Metric):
 
     Args:
         num_heads: H.
-        patches: P, number of patches.
-        num_prefix_tokens: tokens before the patches.
+        grid: of the patches.
         kwargs: torchmetrics' own arguments.
 
-    >>> metric = BorderMass(num_heads=1, patches=4)
+    >>> metric = BorderMass(num_heads=1, grid=Grid(2, 2))
     >>> metric.update(torch.full((2, 1, 4, 4), 0.25), torch.tensor([[1.0, 1, 0, 0], [0, 0, 1, 0]]))
     >>> {name: round(value.item(), 6) for name, value in metric.compute().items()}
     {'border_mass': 1.0, 'border_position': 1.0, 'border_content': 0.0}
@@ -88,16 +88,16 @@ class BorderMass(Metric):
     crossed: Tensor
     images: Tensor
 
-    def __init__(self, num_heads: int, patches: int, num_prefix_tokens: int = 0, **kwargs: Any) -> None:
+    def __init__(self, num_heads: int, grid: Grid, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.num_prefix_tokens = num_prefix_tokens
+        self.grid, patches = grid, grid.num_places
         shapes = {"weights": (num_heads, patches, patches), "crossing": (patches, patches)}
         for name, shape in (shapes | {"crossed": (num_heads,), "images": ()}).items():
             self.add_state(name, torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, attention: Tensor, pasted: Tensor) -> None:
         """Add the images of a batch: probabilities (B, H, N, N) and pasted shares (B, P)."""
-        weights, crossing = _renormalised(attention, self.num_prefix_tokens), _crossing(pasted)
+        weights, crossing = _renormalised(attention, self.grid), _crossing(pasted)
         self.weights += weights.sum(0)
         self.crossing += crossing.sum(0)
         with exact_products(attention.device):
@@ -113,8 +113,8 @@ class BorderMass(Metric):
         return dict(zip(BORDER, (mass, by_position, mass - by_position), strict=True))
 
 
-def _renormalised(attention: Tensor, num_prefix_tokens: int) -> Tensor:
-    patches = attention[..., num_prefix_tokens:, num_prefix_tokens:].float()
+def _renormalised(attention: Tensor, grid: Grid) -> Tensor:
+    patches = attention[..., grid.num_prefix_tokens :, grid.num_prefix_tokens :].float()
     return patches / patches.sum(-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
 
 

@@ -21,6 +21,9 @@ LABELS = {
     "grid": "mean attention distance (1 = corner to corner)",
     "patches": "mean attention distance (patches)",
     "pixels": "mean attention distance (pixels)",
+    "tokens": "mean attention distance (tokens)",
+    "share": "mean attention distance (share of the farthest)",
+    "hops": "mean attention distance (hops)",
 }
 """What MAD is called in each unit."""
 LABELLED = 4

@@ -1,8 +1,9 @@
 """Attention statistics as torchmetrics Metrics: means over images, head by head.
 
 Each is updated with the attention probabilities (B, H, N, N) of a batch, keeps sums in float64, and
-adds them up over processes. Definitions and arguments are those of the functions of the same names in
-:mod:`vitlocal.heads.functional`.
+adds them up over processes. Definitions are those of the functions of the same names in
+:mod:`vitlocal.heads.functional`. Arguments are the number of heads, the :class:`~vitlocal.geometry.Geometry`
+of the tokens, and torchmetrics' own.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,8 +14,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from vitlocal.geometry import Geometry
 from vitlocal.heads import functional
-from vitlocal.heads.functional import ClassToken, GridSize, Unit
 from vitlocal.models.attention import attention_weights
 
 
@@ -54,49 +55,22 @@ class ImageMean(Metric):
         return self.total / self.images
 
 
-class _RowMean(ImageMean):
-    """One number a head, from the weights alone."""
-
-    statistic: ClassVar[Callable[..., Tensor]]
-
-    def __init__(
-        self, num_heads: int, num_prefix_tokens: int = 0, class_token: ClassToken = "drop", **kwargs: Any
-    ) -> None:
-        options: dict[str, Any] = {"num_prefix_tokens": num_prefix_tokens, "class_token": class_token}
-        super().__init__((num_heads,), partial(type(self).statistic, **options), **kwargs)
-
-
-class _GridMean(ImageMean):
-    """One number a head, or several, from the weights and the patches' places on the grid."""
+class _HeadMean(ImageMean):
+    """One number a head, or several."""
 
     statistic: ClassVar[Callable[..., Tensor]]
     leading_shape: ClassVar[tuple[int, ...]] = ()
 
-    def __init__(
-        self,
-        num_heads: int,
-        grid_size: GridSize,
-        num_prefix_tokens: int = 0,
-        unit: Unit = "grid",
-        patch_size: tuple[int, int] | None = None,
-        class_token: ClassToken = "drop",
-        **kwargs: Any,
-    ) -> None:
-        options: dict[str, Any] = {
-            "grid_size": grid_size,
-            "num_prefix_tokens": num_prefix_tokens,
-            "unit": unit,
-            "patch_size": patch_size,
-            "class_token": class_token,
-        }
-        shape = (*self.leading_shape, num_heads)
-        super().__init__(shape, partial(type(self).statistic, **options), **kwargs)
+    def __init__(self, num_heads: int, geometry: Geometry, **kwargs: Any) -> None:
+        function = partial(type(self).statistic, geometry=geometry)
+        super().__init__((*self.leading_shape, num_heads), function, **kwargs)
 
 
-class MeanAttentionDistance(_GridMean):
+class MeanAttentionDistance(_HeadMean):
     """Mean attention distance (MAD), (H,).
 
-    >>> metric = MeanAttentionDistance(num_heads=1, grid_size=(8, 8))
+    >>> from vitlocal.geometry import Grid
+    >>> metric = MeanAttentionDistance(num_heads=1, geometry=Grid(8, 8))
     >>> metric.update(torch.full((2, 1, 64, 64), 1 / 64))
     >>> round(metric.compute().item(), 3)
     0.418
@@ -105,10 +79,11 @@ class MeanAttentionDistance(_GridMean):
     statistic = staticmethod(functional.mean_attention_distance)
 
 
-class MeanAttentionDistanceWithoutSelf(_GridMean):
+class MeanAttentionDistanceWithoutSelf(_HeadMean):
     """MAD over the keys other than the query's own patch, (H,).
 
-    >>> metric = MeanAttentionDistanceWithoutSelf(num_heads=1, grid_size=(1, 2), unit="patches")
+    >>> from vitlocal.geometry import Grid
+    >>> metric = MeanAttentionDistanceWithoutSelf(num_heads=1, geometry=Grid(1, 2, unit="patches"))
     >>> metric.update(torch.tensor([[[[0.9, 0.1], [0.2, 0.8]]]]))
     >>> metric.compute().item()
     1.0
@@ -117,38 +92,24 @@ class MeanAttentionDistanceWithoutSelf(_GridMean):
     statistic = staticmethod(functional.mean_attention_distance_without_self)
 
 
-class RawMeanAttentionDistance(ImageMean):
+class RawMeanAttentionDistance(_HeadMean):
     """MAD of the weights as they are, the class token at distance 0, (H,).
 
-    >>> metric = RawMeanAttentionDistance(num_heads=1, grid_size=(1, 2), num_prefix_tokens=1)
+    >>> from vitlocal.geometry import Grid
+    >>> metric = RawMeanAttentionDistance(num_heads=1, geometry=Grid(1, 2, num_prefix_tokens=1))
     >>> metric.update(torch.full((1, 1, 3, 3), 1 / 3))
     >>> round(metric.compute().item(), 3)
     0.333
     """
 
-    def __init__(
-        self,
-        num_heads: int,
-        grid_size: GridSize,
-        num_prefix_tokens: int = 0,
-        unit: Unit = "grid",
-        patch_size: tuple[int, int] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        function = partial(
-            functional.raw_mean_attention_distance,
-            grid_size=grid_size,
-            num_prefix_tokens=num_prefix_tokens,
-            unit=unit,
-            patch_size=patch_size,
-        )
-        super().__init__((num_heads,), function, **kwargs)
+    statistic = staticmethod(functional.raw_mean_attention_distance)
 
 
-class NormalizedEntropy(_RowMean):
+class NormalizedEntropy(_HeadMean):
     """Entropy of the rows over its largest value, (H,).
 
-    >>> metric = NormalizedEntropy(num_heads=1)
+    >>> from vitlocal.geometry import Sequence
+    >>> metric = NormalizedEntropy(num_heads=1, geometry=Sequence(4))
     >>> metric.update(torch.full((2, 1, 4, 4), 0.25))
     >>> metric.compute().item()
     1.0
@@ -157,10 +118,11 @@ class NormalizedEntropy(_RowMean):
     statistic = staticmethod(functional.normalized_entropy)
 
 
-class SelfMass(_RowMean):
+class SelfMass(_HeadMean):
     """Weight on the query's own patch, (H,).
 
-    >>> metric = SelfMass(num_heads=1)
+    >>> from vitlocal.geometry import Grid
+    >>> metric = SelfMass(num_heads=1, geometry=Grid(2, 2))
     >>> metric.update(torch.eye(4)[None, None])
     >>> metric.compute().item()
     1.0
@@ -169,32 +131,24 @@ class SelfMass(_RowMean):
     statistic = staticmethod(functional.self_mass)
 
 
-class WindowMass(ImageMean):
+class WindowMass(_HeadMean):
     """Weight within one step of the query's own patch, (H,).
 
-    >>> metric = WindowMass(num_heads=1, grid_size=(1, 3))
+    >>> from vitlocal.geometry import Grid
+    >>> metric = WindowMass(num_heads=1, geometry=Grid(1, 3))
     >>> metric.update(torch.full((2, 1, 3, 3), 1 / 3))
     >>> round(metric.compute().item(), 3)
     0.778
     """
 
-    def __init__(
-        self,
-        num_heads: int,
-        grid_size: GridSize,
-        num_prefix_tokens: int = 0,
-        class_token: ClassToken = "drop",
-        **kwargs: Any,
-    ) -> None:
-        options: dict[str, Any] = {"grid_size": grid_size, "num_prefix_tokens": num_prefix_tokens}
-        options["class_token"] = class_token
-        super().__init__((num_heads,), partial(functional.window_mass, **options), **kwargs)
+    statistic = staticmethod(functional.window_mass)
 
 
-class SelfLogOdds(_RowMean):
+class SelfLogOdds(_HeadMean):
     """Log-odds of the weight on the query's own patch over those of uniform attention, in nats, (H,).
 
-    >>> metric = SelfLogOdds(num_heads=1)
+    >>> from vitlocal.geometry import Grid
+    >>> metric = SelfLogOdds(num_heads=1, geometry=Grid(1, 2))
     >>> metric.update(torch.tensor([[[[0.9, 0.1], [0.5, 0.5]]]]))
     >>> round(metric.compute().item(), 3)
     1.099
@@ -203,71 +157,42 @@ class SelfLogOdds(_RowMean):
     statistic = staticmethod(functional.self_log_odds)
 
 
-class ClassLogOdds(ImageMean):
+class ClassLogOdds(_HeadMean):
     """Log-odds of the weight on the class token over those of uniform attention, in nats, (H,).
 
-    >>> metric = ClassLogOdds(num_heads=1, num_prefix_tokens=1)
+    >>> from vitlocal.geometry import Grid
+    >>> metric = ClassLogOdds(num_heads=1, geometry=Grid(2, 2, num_prefix_tokens=1))
     >>> metric.update(torch.full((2, 1, 5, 5), 0.2))
     >>> round(abs(metric.compute().item()), 3)
     0.0
     """
 
-    def __init__(self, num_heads: int, num_prefix_tokens: int = 0, **kwargs: Any) -> None:
-        function = partial(functional.class_log_odds, num_prefix_tokens=num_prefix_tokens)
-        super().__init__((num_heads,), function, **kwargs)
+    statistic = staticmethod(functional.class_log_odds)
 
 
-class PositionOnly(ImageMean):
-    """What a head would attend to by position alone: queries and keys averaged over images at each position.
-
-    It is updated with queries, keys and values (3, B, H, N, D) of an attention module instead of weights.
-
-    Args:
-        attention: the module; see :func:`vitlocal.heads.find_attention`.
-        num_tokens: N.
-        options: as of :class:`HeadStatistics`.
-    """
-
-    def __init__(self, attention: Any, num_tokens: int, **options: Any) -> None:
-        shape = (3, attention.num_heads, num_tokens, attention.head_dim)
-        super().__init__(shape, lambda qkv: qkv.float().sum(0, keepdim=True))
-        # Not as a submodule, whose weights would move and be saved with the metric.
-        self._weights, self._options = partial(attention_weights, attention, None), options
-
-    def update(self, qkv: Tensor, *others: Tensor | None) -> None:
-        """Add the images of a batch: queries, keys and values (3, B, H, N, D)."""
-        super().update(qkv.transpose(0, 1))
-
-    def compute(self) -> dict[str, Tensor]:
-        """``position_mad`` and ``position_self_mass``, (H,) over the images of all processes."""
-        qkv = super().compute().float()[:, None]
-        found = functional.head_statistics(self._weights(qkv=qkv), **self._options)
-        return {f"position_{name}": found[name][0] for name in ("mad", "self_mass")}
-
-
-class ClassTokenMass(ImageMean):
+class ClassTokenMass(_HeadMean):
     """Weight that patch queries put on the class token, (H,).
 
-    >>> metric = ClassTokenMass(num_heads=1, num_prefix_tokens=1)
+    >>> from vitlocal.geometry import Grid
+    >>> metric = ClassTokenMass(num_heads=1, geometry=Grid(2, 2, num_prefix_tokens=1))
     >>> metric.update(torch.full((2, 1, 5, 5), 0.2))
     >>> round(metric.compute().item(), 3)
     0.2
     """
 
-    def __init__(self, num_heads: int, num_prefix_tokens: int = 0, **kwargs: Any) -> None:
-        function = partial(functional.class_token_mass, num_prefix_tokens=num_prefix_tokens)
-        super().__init__((num_heads,), function, **kwargs)
+    statistic = staticmethod(functional.class_token_mass)
 
 
-def _stacked_statistics(attention: Tensor, **options: Any) -> Tensor:
+def _stacked_statistics(attention: Tensor, geometry: Geometry) -> Tensor:
     """All statistics as one tensor (B, S, H), in the order of ``STATISTICS``."""
-    return torch.stack(list(functional.head_statistics(attention, **options).values()), dim=1)
+    return torch.stack(list(functional.head_statistics(attention, geometry).values()), dim=1)
 
 
-class HeadStatistics(_GridMean):
+class HeadStatistics(_HeadMean):
     """All statistics of one layer's heads, from one pass over the probabilities.
 
-    >>> metric = HeadStatistics(num_heads=1, grid_size=(2, 2))
+    >>> from vitlocal.geometry import Grid
+    >>> metric = HeadStatistics(num_heads=1, geometry=Grid(2, 2))
     >>> metric.update(torch.eye(4)[None, None])
     >>> {name: value.item() for name, value in metric.compute().items() if name.endswith("mass")}
     {'self_mass': 1.0, 'class_mass': 0.0, 'window_mass': 1.0}
@@ -279,3 +204,30 @@ class HeadStatistics(_GridMean):
     def compute(self) -> dict[str, Tensor]:
         """For each name in ``STATISTICS``, the mean over the images of all processes, (H,)."""
         return dict(zip(functional.STATISTICS, super().compute(), strict=True))
+
+
+class PositionOnly(ImageMean):
+    """What a head would attend to by position alone: queries and keys averaged over images at each position.
+
+    It is updated with queries, keys and values (3, B, H, N, D) of an attention module instead of weights.
+
+    Args:
+        attention: the module; see :func:`vitlocal.heads.find_attention`.
+        geometry: of the N tokens.
+    """
+
+    def __init__(self, attention: Any, geometry: Geometry) -> None:
+        shape = (3, attention.num_heads, geometry.num_tokens, attention.head_dim)
+        super().__init__(shape, lambda qkv: qkv.float().sum(0, keepdim=True))
+        # Not as a submodule, whose weights would move and be saved with the metric.
+        self._weights, self._geometry = partial(attention_weights, attention, None), geometry
+
+    def update(self, qkv: Tensor, *others: Tensor | None) -> None:
+        """Add the images of a batch: queries, keys and values (3, B, H, N, D)."""
+        super().update(qkv.transpose(0, 1))
+
+    def compute(self) -> dict[str, Tensor]:
+        """``position_mad`` and ``position_self_mass``, (H,) over the images of all processes."""
+        qkv = super().compute().float()[:, None]
+        found = functional.head_statistics(self._weights(qkv=qkv), self._geometry)
+        return {f"position_{name}": found[name][0] for name in ("mad", "self_mass")}

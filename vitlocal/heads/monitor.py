@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from torch import Tensor
 
 from vitlocal.errors import InputError
+from vitlocal.geometry import ClassToken, Geometry, Unit
 from vitlocal.heads import summary, tensorboard
 from vitlocal.heads.figures import LABELS, attention_figure, depth_figure, training_figure
-from vitlocal.heads.functional import ClassToken, Unit
 from vitlocal.heads.observation import Observation
+from vitlocal.heads.observe import find_network
 from vitlocal.heads.observer import Batch, NetworkObserver, Rows
 from vitlocal.heads.summary import LayerStatistics
 
@@ -26,14 +27,17 @@ class LocalityMonitor(NetworkObserver):
 
     Works in ``fit``, ``validate`` and ``test``, with any logger or none. The mean attention distance
     (MAD), the normalised entropy and the rest (see :mod:`vitlocal.heads.functional`) are logged, can
-    be monitored by other callbacks as ``locality/...``, and go to ``heads.csv`` in the run's folder.
+    be monitored by other callbacks as ``locality/...``, and go to ``heads.csv`` in the run's folder, with
+    the values of uniform attention beside it in ``geometry.json``.
     Loggers that take pictures also get figures. Epochs are counted as training epochs done: 0 is the
     untrained network.
 
     Args:
         every_n_epochs: Observe after every n-th epoch of training.
         max_images: Number of images to observe, the same ones every time; null for all.
-        unit: Of distances: share of the ``grid``'s largest distance, ``patches`` or ``pixels``.
+        unit: Of distances. On a grid: share of the ``grid``'s largest distance, ``patches`` or ``pixels``;
+            in a sequence: ``tokens``, or their ``share`` of the farthest one seen; in a graph: ``hops``. Null
+            for the first of these.
         class_token: ``drop`` leaves the class token out and renormalises over patches; ``keep`` counts it
             as a key at distance 0.
         before_training: Observe the untrained network too.
@@ -54,7 +58,7 @@ class LocalityMonitor(NetworkObserver):
         self,
         every_n_epochs: int = 1,
         max_images: int | None = None,
-        unit: Unit = "grid",
+        unit: Unit | None = None,
         class_token: ClassToken = "drop",
         before_training: bool = True,
         maps: int = 2,
@@ -62,7 +66,7 @@ class LocalityMonitor(NetworkObserver):
         mixed_images: int = 0,
     ) -> None:
         super().__init__(every_n_epochs, max_images, before_training, seed)
-        if unit not in get_args(Unit):
+        if unit is not None and unit not in get_args(Unit):
             raise InputError(f"locality.unit is {unit!r}: it must be one of {', '.join(get_args(Unit))}")
         if class_token not in get_args(ClassToken):
             raise InputError(f"locality.class_token is {class_token!r}: it must be drop or keep")
@@ -71,7 +75,7 @@ class LocalityMonitor(NetworkObserver):
         if mixed_images < 0:
             raise InputError(f"locality.mixed_images is {mixed_images}: it must not be negative")
         self.mixed_images = mixed_images
-        self.unit: Unit = unit
+        self.unit: Unit | None = unit
         self.class_token: ClassToken = class_token
         self.maps = maps
         self._laid_out: list[Logger] = []
@@ -80,6 +84,11 @@ class LocalityMonitor(NetworkObserver):
     def state_dict(self) -> dict[str, Any]:
         """The curves so far, so that a resumed run draws them whole."""
         return {"curves": dict(self._curves)}
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Fail before the first step if there is nothing to observe, or not in this unit."""
+        super().on_fit_start(trainer, pl_module)
+        self._geometry(pl_module)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take them over."""
@@ -91,9 +100,12 @@ class LocalityMonitor(NetworkObserver):
         maps = self.maps if drawing else 0
         processes = pl_module.trainer.world_size
         mixed = -(-self.mixed_images // processes)
-        return Observation(
-            pl_module, pl_module.device, self.unit, self.class_token, chosen, maps, mixed, self.seed
-        )
+        geometry = self._geometry(pl_module)
+        return Observation(pl_module, pl_module.device, geometry, chosen, maps, mixed, self.seed)
+
+    def _geometry(self, pl_module: LightningModule) -> Geometry:
+        network: Any = find_network(pl_module)
+        return network.geometry.measured(self.unit, self.class_token)
 
     def _beside(
         self, observation: Observation, pl_module: LightningModule, batch: Batch, place: tuple[int, int]
@@ -103,8 +115,11 @@ class LocalityMonitor(NetworkObserver):
     def _tables(self, layers: list[LayerStatistics], step: int) -> dict[str, tuple[Sequence[str], Rows]]:
         return {"heads": (summary.columns(layers), summary.rows(layers, step))}
 
+    def _facts(self, observation: Observation) -> dict[str, Mapping[str, object]]:
+        return {"geometry": {"geometry": observation.geometry.describe(), "uniform": observation.uniform}}
+
     def _scalars(self, layers: list[LayerStatistics], observation: Observation) -> dict[str, float]:
-        return summary.scalars(layers, observation.uniform, self.unit)
+        return summary.scalars(layers, observation.uniform, observation.geometry)
 
     def _lay_out(self, loggers: Sequence[Logger], layers: list[LayerStatistics]) -> None:
         for logger in loggers:
@@ -115,7 +130,7 @@ class LocalityMonitor(NetworkObserver):
     def _figures(
         self, layers: list[LayerStatistics], observation: Observation, epoch: int | None
     ) -> Iterator[tuple[str, Figure]]:
-        distances, uniform = LABELS[self.unit], observation.uniform
+        distances, uniform = LABELS[observation.geometry.unit], observation.uniform
         if epoch is not None:
             self._curves[epoch] = [layer["mad"] for layer in layers]
             yield "locality/mad_over_training", training_figure(self._curves, distances, uniform["mad"])

@@ -1,6 +1,5 @@
 """One observation: every head's statistics over the images of one pass through a data set."""
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -9,9 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vitlocal.errors import InputError
+from vitlocal.geometry import Geometry, Grid
 from vitlocal.heads.border import BorderMass, mixed_images, pasted_share
 from vitlocal.heads.figures import AttentionMaps, centre_patch
-from vitlocal.heads.functional import ClassToken, Unit, uniform_mad
+from vitlocal.heads.functional import uniform_statistics
 from vitlocal.heads.metrics import HeadStatistics, PositionOnly
 from vitlocal.heads.observe import find_attention, find_network, observe, shows_qkv
 from vitlocal.heads.summary import LayerStatistics
@@ -31,27 +32,26 @@ class Observation:
     Args:
         module: holds the network; see :func:`~vitlocal.heads.observe.find_network`.
         device: where it runs.
-        unit: of the distances.
-        class_token: prefix tokens as keys.
+        geometry: of the network's tokens, as it is measured; None: the network's own.
         chosen: for each loader, the ``batch["index"]`` of the images to observe; None for all.
-        maps: images whose attention maps are kept.
+        maps: images whose attention maps are kept, where tokens are on a grid.
         mixed: images whose attention across pasted borders is measured in each process; 0 for none.
         seed: of those borders.
 
     Attributes:
-        uniform: of the statistics shown head by head, the value of uniform attention.
+        geometry: of the tokens.
+        uniform: of every statistic in ``STATISTICS``, the value of uniform attention.
         maps: the maps kept so far.
 
     Raises:
-        InputError: there is nothing to observe in the module, or the unit needs what it lacks.
+        InputError: there is nothing to observe in the module, or nowhere to paste.
     """
 
     def __init__(
         self,
         module: nn.Module,
         device: torch.device,
-        unit: Unit = "grid",
-        class_token: ClassToken = "drop",
+        geometry: Geometry | None = None,
         chosen: Sequence[Tensor] | None = None,
         maps: int = 0,
         mixed: int = 0,
@@ -60,25 +60,23 @@ class Observation:
         network: Any = find_network(module)
         self.chosen = None if chosen is None else [indices.to(device) for indices in chosen]
         self.maps: list[AttentionMaps] = []
-        self._maps_wanted = maps
         self._network = network
-        options: dict[str, Any] = {
-            "grid_size": network.grid_size,
-            "num_prefix_tokens": network.num_prefix_tokens,
-            "unit": unit,
-            "patch_size": getattr(network, "patch_size", None),
-            "class_token": class_token,
-        }
-        self.uniform = {"mad": uniform_mad(**options), "entropy": 1.0}
+        self.geometry: Geometry = geometry or network.geometry
+        self.uniform = uniform_statistics(self.geometry)
         attention = [module for _, module in find_attention(network)]
-        self._metrics = [HeadStatistics(module.num_heads, **options) for module in attention]
-        patches = math.prod(network.grid_size)
-        tokens = network.num_prefix_tokens + patches
+        self._metrics = [HeadStatistics(module.num_heads, self.geometry) for module in attention]
         self._positions = [
-            PositionOnly(module, tokens, **options) if shows_qkv(module) else None for module in attention
+            PositionOnly(module, self.geometry) if shows_qkv(module) else None for module in attention
         ]
+        self._grid = self.geometry if isinstance(self.geometry, Grid) else None
+        if mixed and self._grid is None:
+            raise InputError(
+                f"images were to be mixed, but the tokens of {type(network).__name__} are on no grid: "
+                "leave mixed_images out"
+            )
+        self._maps_wanted = maps if self._grid else 0
         self._borders = [
-            BorderMass(module.num_heads, patches, network.num_prefix_tokens) for module in attention if mixed
+            BorderMass(module.num_heads, self._grid) for module in attention if mixed and self._grid
         ]
         self._mixed_left, self._seed = mixed, seed
         for metric in (*self._metrics, *filter(None, self._positions), *self._borders):
@@ -109,8 +107,8 @@ class Observation:
                 of_qkv = [metric and metric.update for metric in self._positions]
                 among = None if everything else images
                 stack.enter_context(observe(self._network, updates, among, projected=of_qkv))
-            if len(drawn):
-                keep = [partial(self._keep_centre, kept) for kept in centres]
+            if self._grid and len(drawn):
+                keep = [partial(_keep_centre, kept, self._grid) for kept in centres]
                 stack.enter_context(observe(self._network, keep, drawn))
             yield
         if len(drawn):
@@ -131,7 +129,7 @@ class Observation:
             return
         self._mixed_left -= len(images)
         mixed, mask = mixed_images(images, self._seed, *place)
-        pasted = pasted_share(mask, self._network.grid_size)
+        pasted = pasted_share(mask, self._borders[0].grid)
 
         def update(metric: BorderMass) -> Callable[[Tensor], None]:
             done = 0
@@ -158,9 +156,9 @@ class Observation:
             layers.append({name: values.tolist() for name, values in found.items()})
         return layers
 
-    def _keep_centre(self, kept: list[Tensor], probabilities: Tensor) -> None:
-        """Keep the centre patch's attention to every patch, (B, H, rows, columns)."""
-        grid_size, prefix = self._network.grid_size, self._network.num_prefix_tokens
-        row, column = centre_patch(grid_size)
-        query = prefix + row * grid_size[1] + column
-        kept.append(probabilities[:, :, query, prefix:].unflatten(-1, grid_size).float())
+
+def _keep_centre(kept: list[Tensor], grid: Grid, probabilities: Tensor) -> None:
+    """Keep the centre patch's attention to every patch, (B, H, rows, columns)."""
+    row, column = centre_patch(grid.size)
+    query = grid.num_prefix_tokens + row * grid.width + column
+    kept.append(probabilities[:, :, query, grid.num_prefix_tokens :].unflatten(-1, grid.size).float())

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from vitlocal.errors import InputError
+from vitlocal.geometry import Geometry
 from vitlocal.heads.functional import exact_products
 from vitlocal.models.attention import attention_weights
 
@@ -17,20 +18,20 @@ CHUNK_ELEMENTS = 2**21
 
 
 def find_network(module: nn.Module) -> nn.Module:
-    """The outermost module within ``module``, itself included, that knows its grid of patches.
+    """The outermost module within ``module``, itself included, that says where its tokens are.
 
     Returns:
-        A module with ``grid_size`` (rows, columns) and ``num_prefix_tokens``.
+        A module with a :class:`~vitlocal.geometry.Geometry` as ``geometry``.
 
     Raises:
         InputError: there is none.
     """
     for candidate in module.modules():
-        if hasattr(candidate, "grid_size") and hasattr(candidate, "num_prefix_tokens"):
+        if isinstance(getattr(candidate, "geometry", None), Geometry):
             return candidate
     raise InputError(
         f"{type(module).__name__} has no network to observe: "
-        "one of its modules must have the attributes grid_size and num_prefix_tokens"
+        "one of its modules must have a geometry, such as vitlocal.geometry.Grid(8, 8)"
     )
 
 

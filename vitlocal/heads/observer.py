@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from vitlocal import internals
 from vitlocal.errors import InputError
-from vitlocal.files import EpochTable
+from vitlocal.files import EpochTable, atomic_path
 from vitlocal.heads.observe import find_attention, find_network
 from vitlocal.heads.pictures import show, takes_pictures
 from vitlocal.processes import writable_folder
@@ -242,6 +243,9 @@ class NetworkObserver(Callback):
             if folder is not None:
                 for name, (columns, rows) in self._tables(layers, step).items():
                     EpochTable(folder / self._file_name(trainer, name), columns).write(epoch, rows)
+                for name, facts in self._facts(observation).items():
+                    with atomic_path(folder / f"{name}.json") as temporary:
+                        temporary.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
             if loggers := [logger for logger in trainer.loggers if takes_pictures(logger)]:
                 self._lay_out(loggers, layers)
                 # Beside the scalars: loggers count steps from 0, so the last one is a step back.
@@ -284,6 +288,10 @@ class NetworkObserver(Callback):
     @abstractmethod
     def _tables(self, layers: Any, step: int) -> dict[str, tuple[Sequence[str], Rows]]:
         """Of what ``compute`` gave, the columns and this epoch's rows of each table, by its name."""
+
+    def _facts(self, observation: Any) -> dict[str, Mapping[str, object]]:
+        """What is the same in every epoch, for JSON files beside the tables, by their names."""
+        return {}
 
     @abstractmethod
     def _scalars(self, layers: Any, observation: Any) -> dict[str, float]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
+from vitlocal.geometry import Geometry, Grid
 from vitlocal.heads.figures import COLOUR_MAP
 
 if TYPE_CHECKING:
@@ -17,24 +18,22 @@ FEWEST = 0.01
 """Outliers an image below which nothing is drawn."""
 
 
-def outlier_figure(
-    counts: Sequence[tuple[Tensor, Tensor]], grid_size: tuple[int, int], num_prefix_tokens: int
-) -> Figure:
+def outlier_figure(counts: Sequence[tuple[Tensor, Tensor]], geometry: Geometry) -> Figure:
     """Outliers by hidden dimension and by position, as in the paper's figures (arXiv 2306.12929).
 
-    A row a layer: on the left each hidden dimension, on the right the grid of patches, between them the
-    prefix tokens. Colours are on one logarithmic scale; blank is none, or fewer than one in a hundred
-    images.
+    A row a layer: on the left each hidden dimension, on the right the grid of patches, or a line of other
+    tokens, between them the prefix tokens. Colours are on one logarithmic scale; blank is none, or fewer
+    than one in a hundred images.
 
     Args:
         counts: for each layer, the outliers an image in each hidden dimension, (D,), and token, (N,).
-        grid_size: rows and columns of patches.
-        num_prefix_tokens: tokens before the patches.
+        geometry: of the N tokens.
     """
     from matplotlib.colors import LogNorm
     from matplotlib.figure import Figure
 
-    depth, (rows, columns) = len(counts), grid_size
+    depth, num_prefix_tokens = len(counts), geometry.num_prefix_tokens
+    rows, columns = geometry.size if isinstance(geometry, Grid) else (1, geometry.num_places)
     dimensions = np.stack([by_dimension.numpy() for by_dimension, _ in counts])
     positions = np.stack([by_position.numpy() for _, by_position in counts])
     # Layers one below the other, with a blank line between them.

@@ -105,7 +105,7 @@ class OutlierMonitor(NetworkObserver):
     ) -> Iterator[tuple[str, Figure]]:
         for name in OUTPUTS:
             counts = [(layer.outputs[name].by_dimension, layer.outputs[name].by_position) for layer in layers]
-            figure = outlier_figure(counts, observation.grid_size, observation.num_prefix_tokens)
+            figure = outlier_figure(counts, observation.geometry)
             yield f"outliers/{name}", figure
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vitlocal.errors import InputError
+from vitlocal.geometry import Geometry
 from vitlocal.heads.observation import chosen_images
 from vitlocal.heads.observe import CHUNK_ELEMENTS, find_attention, find_network, shows_qkv
 from vitlocal.heads.outliers import (
@@ -78,8 +79,7 @@ class OutlierObservation:
 
     Attributes:
         images: number of images observed so far in this process, float (), on the device.
-        grid_size: rows and columns of patches.
-        num_prefix_tokens: tokens before them.
+        geometry: of the tokens.
 
     Raises:
         InputError: there are no blocks in the module.
@@ -94,8 +94,7 @@ class OutlierObservation:
         chosen: Sequence[Tensor] | None = None,
     ) -> None:
         network: Any = find_network(module)
-        self.grid_size: tuple[int, int] = network.grid_size
-        self.num_prefix_tokens: int = network.num_prefix_tokens
+        self.geometry: Geometry = network.geometry
         self.images = torch.zeros((), device=device)
         self._chosen = None if chosen is None else [indices.to(device) for indices in chosen]
         self._layers = [

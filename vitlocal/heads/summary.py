@@ -3,10 +3,13 @@
 import math
 from collections.abc import Sequence
 
-from vitlocal.heads.functional import Unit
+from vitlocal.geometry import Geometry
 
 LayerStatistics = dict[str, list[float]]
 """For each name in ``STATISTICS``, and what was measured besides, one value a head."""
+
+HEAD_BY_HEAD = ("mad", "entropy")
+"""Statistics that are logged for every head, with the value of uniform attention."""
 
 LOCAL = 0.1
 """A MAD below which a head is counted as local: one step on an 8x8 grid, in shares of its diagonal."""
@@ -24,21 +27,21 @@ HEADLINES = (
 
 
 def scalars(
-    layers: Sequence[LayerStatistics], uniform: dict[str, float], unit: Unit = "grid"
+    layers: Sequence[LayerStatistics], uniform: dict[str, float], geometry: Geometry
 ) -> dict[str, float]:
     """Everything that is logged.
 
     Args:
         layers: statistics of each layer, the first layer first.
-        uniform: of the statistics that are logged head by head, the value of uniform attention.
-        unit: of distances.
+        uniform: of every statistic, the value of uniform attention.
+        geometry: of the tokens.
 
     Returns:
         Values by name. Early layers are the first third, rounded up.
     """
     early = layers[: math.ceil(len(layers) / 3)]
     values: dict[str, float] = {}
-    for name in uniform:
+    for name in HEAD_BY_HEAD:
         values[f"locality/{name}_min"] = min(min(layer[name]) for layer in layers)
         values[f"locality/{name}_min_early"] = min(min(layer[name]) for layer in early)
     # A minimum alone proves nothing: the head may look at its own patch, or at the class token.
@@ -53,10 +56,10 @@ def scalars(
     values["locality/mad_raw_min"] = min(head["mad_raw"] for head in every)
     for name in ("class_mass", "self_log_odds", "class_log_odds"):
         values[f"locality/{name}_max"] = max(head[name] for head in every)
-    if unit == "grid":
+    if geometry.unit == "grid":
         values[f"locality/heads_below_{LOCAL}"] = float(sum(head["mad"] < LOCAL for head in every))
-    for name, reference in uniform.items():
-        values[f"locality/{name}/uniform"] = reference
+    for name in HEAD_BY_HEAD:
+        values[f"locality/{name}/uniform"] = uniform[name]
         for index, layer in enumerate(layers):
             prefix, heads = f"locality/{name}/layer_{index}", layer[name]
             values[f"{prefix}/min"] = min(heads)
@@ -64,7 +67,7 @@ def scalars(
             values[f"{prefix}/max"] = max(heads)
             values |= {f"{prefix}/head_{head}": value for head, value in enumerate(heads)}
     for name in layers[0]:
-        if name not in uniform:
+        if name not in HEAD_BY_HEAD:
             for index, layer in enumerate(layers):
                 values[f"locality/{name}/layer_{index}/mean"] = _mean(layer[name])
     return values

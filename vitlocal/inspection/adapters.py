@@ -7,7 +7,6 @@ step. So whatever comes before it, such as normalised queries or rotary position
 """
 
 import difflib
-import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from vitlocal.errors import InputError
+from vitlocal.geometry import Grid
 from vitlocal.inspection.subject import Subject
 from vitlocal.models.attention import Tap, explicit_attention
 from vitlocal.models.attention.base import tapped
@@ -132,8 +132,9 @@ def timm_subject(name: str, pretrained: bool) -> Subject:
         network,
         f"timm:{name}",
         image_size=network.patch_embed.img_size,
-        grid_size=network.patch_embed.grid_size,
-        num_prefix_tokens=network.num_prefix_tokens,
+        geometry=_grid(
+            network.patch_embed.img_size, network.patch_embed.grid_size, network.num_prefix_tokens
+        ),
         class_token=network.cls_token is not None,
         mean=config["mean"],
         std=config["std"],
@@ -159,8 +160,7 @@ def torchvision_subject(name: str, pretrained: bool) -> Subject:
         network,
         f"torchvision:{name}",
         image_size=(side, side),
-        grid_size=(grid, grid),
-        num_prefix_tokens=1,
+        geometry=_grid((side, side), (grid, grid), num_prefix_tokens=1),
         class_token=True,
         mean=tuple(transforms.mean),
         std=tuple(transforms.std),
@@ -216,8 +216,7 @@ def transformers_subject(name: str, pretrained: bool) -> Subject:
         network,
         f"transformers:{name}",
         image_size=image_size,
-        grid_size=grid_size,
-        num_prefix_tokens=tokens - math.prod(grid_size),
+        geometry=_grid(image_size, grid_size, tokens - grid_size[0] * grid_size[1]),
         class_token=config.model_type != "ijepa",
         mean=mean,
         std=std,
@@ -242,6 +241,11 @@ def _made(library: str, name: str, fetched: bool, make: Callable[[], Any]) -> An
             "a network, a downloaded copy, or another name" if fetched else "another name, or a whole folder"
         )
         raise InputError(f"{library}:{name} {what} ({said}): give {does}") from error
+
+
+def _grid(image_size: tuple[int, int], grid_size: tuple[int, int], num_prefix_tokens: int) -> Grid:
+    patch_size = (image_size[0] // grid_size[0], image_size[1] // grid_size[1])
+    return Grid(*grid_size, patch_size, num_prefix_tokens=num_prefix_tokens)
 
 
 def _pair(size: int | Iterable[int]) -> tuple[int, int]:

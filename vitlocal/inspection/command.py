@@ -16,9 +16,9 @@ from torch import Tensor
 from vitlocal.data import ImageDataModule, Resize
 from vitlocal.errors import InputError
 from vitlocal.files import atomic_path
+from vitlocal.geometry import ClassToken, Unit
 from vitlocal.heads import find_attention, observe
 from vitlocal.heads.figures import LABELS, centre_patch, depth_figure
-from vitlocal.heads.functional import ClassToken, Unit
 from vitlocal.heads.kinds import head_kind
 from vitlocal.heads.observation import Observation
 from vitlocal.heads.rollout import rollout_step
@@ -72,8 +72,8 @@ def inspect(
         layers: Which layers the attention maps show, counted from 0. Left out, all.
         heads: Which heads they show, counted from 0. Left out, all.
         query: Whose attention they show: that of the centre patch or of the class token.
-        unit: Of distances: share of the grid's largest distance, patches or pixels. Left out, the run's, else
-            grid.
+        unit: Of distances: grid, a share of the grid's largest distance; patches; or pixels. Left out, the
+            run's, else grid.
         class_token: drop leaves the class token out as a key, keep counts it at distance 0. Left out, the
             run's, else drop.
         precision: To compute in. Left out, the run's if that is mixed, else 32-true.
@@ -92,8 +92,10 @@ def inspect(
     subject, output, run = _open(model, pretrained, output)
     if output.exists() and not output.is_dir():
         raise InputError(f"output {output} is a file: give a folder")
-    unit = unit or _setting(run, "locality", "init_args", "unit") or "grid"
-    class_token = class_token or _setting(run, "locality", "init_args", "class_token") or "drop"
+    geometry = subject.geometry.measured(
+        unit or _setting(run, "locality", "init_args", "unit"),
+        class_token or _setting(run, "locality", "init_args", "class_token"),
+    )
     used = precision or str(_setting(run, "trainer", "precision"))
     if query == "class" and not subject.class_token:
         raise InputError(f"query is class but {subject.name} has no class token: give centre")
@@ -104,7 +106,7 @@ def inspect(
     source, named = _images(subject, data, images, run, max_images)
 
     place = _move(subject, device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    observation = Observation(subject, place, unit, class_token, mixed=max_images if mixed else 0)
+    observation = Observation(subject, place, geometry, mixed=max_images if mixed else 0)
     with torch.no_grad(), _autocast(used, place):
         drawn = _observe(subject, observation, named, maps)
         seen = [_see(subject, name, image, shown_layers, shown_heads, query) for name, image in drawn]
@@ -114,18 +116,14 @@ def inspect(
 
     output.mkdir(parents=True, exist_ok=True)
     _write_table(output / "heads.csv", statistics)
-    _draw(output, statistics, observation.uniform, unit)
+    _draw(output, statistics, observation.uniform, LABELS[geometry.unit])
     _draw_images(output, seen, shown_layers, shown_heads, query == "class", subject.class_token)
     what = {
         "model": subject.name,
         "weights": "trained" if subject.trained else "random",
         "images": source,
         "number_of_images": int(observation.images.item()),
-        "grid_size": list(subject.grid_size),
-        "patch_size": list(subject.patch_size),
-        "num_prefix_tokens": subject.num_prefix_tokens,
-        "unit": unit,
-        "class_token": class_token,
+        "geometry": geometry.describe(),
         "precision": used if used in REDUCED else "32-true",
         "uniform": observation.uniform,
     }
@@ -258,7 +256,7 @@ def _see(
     subject: Subject, name: str, image: Tensor, layers: list[int], heads: list[int], query: Query
 ) -> figures.Seen:
     """Attention maps and rollout of one image; of each layer only these are kept."""
-    prefix, grid = subject.num_prefix_tokens, subject.grid_size
+    prefix, grid = subject.geometry.num_prefix_tokens, subject.geometry.size
     row, column = centre_patch(grid)
     position = 0 if query == "class" else prefix + row * grid[1] + column
     maps: list[Tensor] = []
@@ -285,12 +283,14 @@ def _write_table(path: Path, statistics: Sequence[LayerStatistics]) -> None:
         writer.writerows(rows(statistics, step=0))
 
 
-def _draw(output: Path, statistics: Sequence[LayerStatistics], uniform: dict[str, float], unit: Unit) -> None:
-    labels = {"mad": LABELS[unit], "entropy": "normalised entropy"}
+def _draw(
+    output: Path, statistics: Sequence[LayerStatistics], uniform: dict[str, float], distances: str
+) -> None:
+    labels = {"mad": distances, "entropy": "normalised entropy"}
     for name, label in labels.items():
         figure = depth_figure([layer[name] for layer in statistics], label, uniform[name])
         _save(figure, output / f"{name}.png")
-    _save(figures.entropy_mad_figure(statistics, LABELS[unit], uniform), output / "entropy_mad.png")
+    _save(figures.entropy_mad_figure(statistics, distances, uniform), output / "entropy_mad.png")
 
 
 def _draw_images(

@@ -4,18 +4,19 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as TF
 
+from vitlocal.geometry import Grid
+
 
 class Subject(nn.Module):
-    """A ViT that takes uint8 images, says what its grid is, and normalises as it was trained.
+    """A ViT that takes uint8 images, says where its tokens are, and normalises as it was trained.
 
     Args:
         network: takes normalised images (B, C, H, W); its attention modules have ``num_heads`` and
             ``explicit``, see :func:`vitlocal.heads.find_attention`.
         name: of the model, for people.
         image_size: height and width in pixels.
-        grid_size: rows and columns of patches.
-        num_prefix_tokens: tokens before the patches.
-        class_token: whether the first of them is a class token.
+        geometry: the grid of patches, and the tokens before it.
+        class_token: whether the first of these is a class token.
         mean: mean of each channel, on the scale 0 to 1; their number is that of the channels.
         std: standard deviation of each channel, on the same scale.
         trained: whether the weights are; else they are random.
@@ -29,8 +30,7 @@ class Subject(nn.Module):
         network: nn.Module,
         name: str,
         image_size: tuple[int, int],
-        grid_size: tuple[int, int],
-        num_prefix_tokens: int,
+        geometry: Grid,
         class_token: bool,
         mean: tuple[float, ...],
         std: tuple[float, ...],
@@ -40,9 +40,7 @@ class Subject(nn.Module):
         self.network = network
         self.name = name
         self.image_size = image_size
-        self.grid_size = grid_size
-        self.patch_size = (image_size[0] // grid_size[0], image_size[1] // grid_size[1])
-        self.num_prefix_tokens = num_prefix_tokens
+        self.geometry = geometry
         self.class_token = class_token
         self.trained = trained
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1) * 255)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
 from vitlocal.errors import InputError
+from vitlocal.geometry import Grid
 from vitlocal.models.attention import Attention, GateKind
 from vitlocal.models.factory import AttentionKind, attention_maker
 
@@ -126,8 +127,7 @@ class VisionTransformer(nn.Module):
             2104.02057), 0 for the class token; or ``none``.
 
     Attributes:
-        grid_size: rows and columns of patches.
-        num_prefix_tokens: tokens before the patches: 1 with a class token, else 0.
+        geometry: the grid of patches, and the class token before it, if there is one.
 
     Raises:
         InputError: a size that does not divide, a value out of its range, or one for another attention.
@@ -187,10 +187,13 @@ class VisionTransformer(nn.Module):
         if pos_embed == "sincos" and width % 4:
             raise InputError(f"pos_embed is sincos and width is {width}: the width must be a multiple of 4")
 
-        self.patch_size = (patch_size, patch_size)
-        self.grid_size = (height // patch_size, breadth // patch_size)
-        self.num_prefix_tokens = 1 if pool == "token" else 0
-        tokens = self.num_prefix_tokens + self.grid_size[0] * self.grid_size[1]
+        self.geometry = Grid(
+            height // patch_size,
+            breadth // patch_size,
+            (patch_size, patch_size),
+            num_prefix_tokens=1 if pool == "token" else 0,
+        )
+        tokens = self.geometry.num_tokens
 
         options: dict[str, Any] = {"gate": gate, "gate_pi_init": gate_pi_init, "gate_hidden": gate_hidden}
         options |= {"clip_gamma": clip_gamma, "clip_alpha": clip_alpha, "clip_zeta": clip_zeta}
@@ -201,8 +204,8 @@ class VisionTransformer(nn.Module):
         if pos_embed == "learned":
             self.pos_embed = nn.Parameter(torch.zeros(1, tokens, width))
         elif pos_embed == "sincos":  # not in the state dict: the sizes say what it is
-            positions = sincos_positions(self.grid_size, width)
-            prefix = positions.new_zeros(self.num_prefix_tokens, width)
+            positions = sincos_positions(self.geometry.size, width)
+            prefix = positions.new_zeros(self.geometry.num_prefix_tokens, width)
             self.register_buffer("pos_embed", torch.cat([prefix, positions])[None], persistent=False)
         else:
             self.pos_embed = None

@@ -42,7 +42,7 @@ def write_results(runs: Sequence[Run], output: Path, title: str) -> None:
 
     if not runs:
         raise InputError("there are no runs to compare: run some first")
-    units = {run.unit for run in runs}
+    units = {(run.measured.unit, run.measured.class_token) for run in runs}
     if len(units) > 1:
         given = ", ".join(sorted(f"unit={unit} class_token={token}" for unit, token in units))
         raise InputError(f"the runs measured distances differently ({given}): compare those of one kind")

@@ -2,30 +2,27 @@
 
 import json
 import math
-import pickle
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 import yaml
 
 from vitlocal import config_files
 from vitlocal.errors import InputError
 from vitlocal.heads.border import BORDER
-from vitlocal.heads.functional import uniform_mad
 from vitlocal.heads.kinds import head_kind
 from vitlocal.heads.outliers import HEAD_STATISTICS
 from vitlocal.heads.summary import LOCAL
 from vitlocal.runs import folders
 from vitlocal.study import quantized
-from vitlocal.study.settings import TRUNK, absent, flat
+from vitlocal.study.measured import Measured, how_measured
+from vitlocal.study.settings import TRUNK, absent, arguments, class_name, flat, section
 
 MEASURED_FIRST = ("mad", "entropy", "self_mass", "mad_without_self", "class_mass", "mad_raw")
 """What every heads.csv has; a run of an earlier release has no more."""
@@ -50,6 +47,7 @@ class Run:
         factors: for each of ``FACTORS``, whether the protocol has it.
         metrics: ``metrics.csv``, one row an epoch from 1.
         heads: ``heads.csv``, one row an epoch, layer and head; epoch 0 is the untrained network.
+        measured: how its distances were measured.
         command: the command line that gives this run.
         outliers: ``outliers.csv``, one row an epoch and layer; None where they were not observed.
         do_nothing: ``do_nothing.csv``, one row an epoch, layer and head; None where it is not there.
@@ -63,6 +61,7 @@ class Run:
     factors: dict[str, bool]
     metrics: pd.DataFrame
     heads: pd.DataFrame
+    measured: Measured
     command: str
     outliers: pd.DataFrame | None = None
     do_nothing: pd.DataFrame | None = None
@@ -75,44 +74,8 @@ class Run:
     @property
     def finished(self) -> bool:
         """Whether it has all epochs that it was to have; a run without ``trainer.max_epochs`` always has."""
-        planned = _section(self.config, "trainer").get("max_epochs")
+        planned = section(self.config, "trainer").get("max_epochs")
         return not isinstance(planned, int) or self.epochs >= planned
-
-    @property
-    def unit(self) -> tuple[str, str]:
-        """Unit of distances, and what was done with the class token."""
-        given = _plain(self.config.get("locality"))
-        return str(given.get("unit", "grid")), str(given.get("class_token", "drop"))
-
-    @cached_property
-    def uniform(self) -> float | None:
-        """MAD of uniform attention on the run's grid and in its unit; None where its images' size is lost."""
-        model = _section(self.config, "model")
-        size, patch = self._image_size(), model.get("patch_size")
-        if size is None or not isinstance(patch, int) or patch < 1 or min(size) < patch:
-            return None
-        unit, class_token = self.unit
-        grid = (size[0] // patch, size[1] // patch)
-        prefix = 1 if model.get("pool", "token") == "token" else 0
-        return uniform_mad(grid, unit, (patch, patch), prefix, class_token)  # type: ignore[arg-type]
-
-    def _image_size(self) -> tuple[int, int] | None:
-        """From the checkpoint, which has what the data set told the model, or from the configuration."""
-        for name in ("last.ckpt", "best.ckpt"):
-            try:
-                # mmap: only what is looked at is read, not the weights.
-                path = self.folder / "checkpoints" / name
-                checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-                height, width = checkpoint["hyper_parameters"]["image_size"]
-                return int(height), int(width)
-            except (OSError, RuntimeError, pickle.UnpicklingError, KeyError, TypeError, ValueError, EOFError):
-                continue  # none kept, or damaged: it is no checkpoint that is asked for here
-        sides = {"Digits": 32, "CIFAR10": 32, "CIFAR100": 32, "TinyImageNet": 64}
-        data = _plain(self.config.get("data"))
-        given = _section(self.config, "model").get("image_size") or data.get("image_size")
-        side = given or sides.get(_class_name(self.config.get("data")))
-        pair = [side, side] if isinstance(side, int) else side
-        return (int(pair[0]), int(pair[1])) if isinstance(pair, list | tuple) and len(pair) == 2 else None
 
 
 def load(run_folder: Path, *, condition: str | None = None, data: str | None = None) -> Run:
@@ -142,18 +105,19 @@ def load(run_folder: Path, *, condition: str | None = None, data: str | None = N
     if not np.isfinite(heads[["epoch", "layer", "head", *MEASURED_FIRST]].to_numpy(float)).all():
         raise InputError(f"{folder / 'heads.csv'} is damaged: a value is missing or not finite")
     cell_data, cell_condition, cell_seed = _cell(folder) or (None, None, None)
-    own_data, protocol = folders.split_name(folder.parent.name, _section(config, "model"))
+    own_data, protocol = folders.split_name(folder.parent.name, section(config, "model"))
     given = config.get("seed_everything")
     seed = given if isinstance(given, int) and not isinstance(given, bool) else cell_seed
     return Run(
         folder=folder,
-        data=data or cell_data or own_data or _class_name(config.get("data")).lower() or "data",
+        data=data or cell_data or own_data or class_name(config.get("data")).lower() or "data",
         condition=condition or cell_condition or protocol,
         seed=seed,
         config=config,
         factors=_factors(config["protocol"]),
         metrics=metrics,
         heads=heads,
+        measured=how_measured(folder, config),
         command=_command(folder),
         outliers=_read_optional(folder / "outliers.csv", ("epoch", "layer"), OUTLIER_STATISTICS),
         do_nothing=_read_optional(folder / "do_nothing.csv", ("epoch", "layer", "head"), HEAD_STATISTICS),
@@ -231,7 +195,7 @@ def _row(run: Run) -> dict[str, Any]:
         "finished": run.finished,
         "acc1": accuracies.iloc[-1] if len(accuracies) else math.nan,
         "acc1_best": accuracies.max(),
-        "uniform_mad": math.nan if run.uniform is None else run.uniform,
+        "uniform_mad": math.nan if run.measured.uniform_mad is None else run.measured.uniform_mad,
         "mad_min": least["mad"],
         "mad_min_early": first_third["mad"].min(),
         "mad_min_of_training": run.heads["mad"].min(),
@@ -247,13 +211,13 @@ def _row(run: Run) -> dict[str, Any]:
         "mad_raw_min_early": first_third["mad_raw"].min(),
         "class_mass_max": last["class_mass"].max(),
     }
-    if run.unit[0] == "grid":
+    if run.measured.unit == "grid":
         row["local_heads"] = int((last["mad"] < LOCAL).sum())
     row |= {f"{name}_max": last[name].max() for name in LOG_ODDS if name in last}
     row |= {f"{name}_early": first_third[name].mean() for name in BORDER if name in last}
     for threshold in THRESHOLDS:
         below = run.heads.loc[run.heads["mad"] < threshold, "epoch"]
-        row[f"below_{threshold}"] = below.min() if run.unit[0] == "grid" else math.nan
+        row[f"below_{threshold}"] = below.min() if run.measured.unit == "grid" else math.nan
     means = last.groupby("layer")[["mad", "entropy", "self_mass"]].mean()
     for name in ("mad", "entropy", "self_mass"):
         row |= {f"{name}_layer_{layer}": value for layer, value in means[name].items()}
@@ -373,28 +337,10 @@ def _factors(protocol: dict[str, Any]) -> dict[str, bool]:
     mixing = protocol.get("mixing")
     return {
         "photometric": protocol.get("photometric") is not None,
-        "cutmix": _class_name(mixing) == "CutMix" and _plain(mixing).get("probability") != 0,
+        "cutmix": class_name(mixing) == "CutMix" and arguments(mixing).get("probability") != 0,
         "label_smoothing": protocol.get("label_smoothing") is not None
-        and _plain(protocol["label_smoothing"]).get("epsilon") != 0,
+        and arguments(protocol["label_smoothing"]).get("epsilon") != 0,
     }
-
-
-def _section(config: dict[str, Any], name: str) -> dict[str, Any]:
-    value = config.get(name)
-    return value if isinstance(value, dict) else {}
-
-
-def _plain(value: Any) -> dict[str, Any]:
-    """The arguments of a component, however it is written."""
-    if not isinstance(value, dict):
-        return {}
-    arguments = value.get("init_args", value)
-    return arguments if isinstance(arguments, dict) else {}
-
-
-def _class_name(value: Any) -> str:
-    path = value.get("class_path", "") if isinstance(value, dict) else value
-    return str(path or "").rpartition(".")[2]
 
 
 def _tell(sentence: str) -> None:

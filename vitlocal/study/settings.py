@@ -37,6 +37,8 @@ _BEFORE = {
 
 # Class paths that are shorter than in earlier runs, and what they were: vitlocal.CutMix.
 _PATHS = {f"vitlocal.{name}": f"vitlocal.{room}.{name}" for name, room in ROOMS.items()}
+# Settings that are null by default now, and what they were before in runs that are the same.
+_NOW_NULL = {"locality.unit": '"grid"'}
 
 
 def flat(config: Mapping[str, Any]) -> dict[str, str]:
@@ -50,6 +52,7 @@ def flat(config: Mapping[str, Any]) -> dict[str, str]:
         for name, parameter in inspect.signature(Classification).parameters.items()
     }
     given = {name: value for name, value in _flat(config, "") if name not in _WITHOUT_EFFECT}
+    given |= {name: before for name, before in _NOW_NULL.items() if given.get(name) == "null"}
     return {name: value for name, value in given.items() if value != defaults.get(name)}
 
 
@@ -67,3 +70,23 @@ def _flat(value: Any, prefix: str) -> Iterable[tuple[str, str]]:
 def absent(name: str) -> str:
     """What to call a setting that :func:`flat` does not have."""
     return "default" if name.startswith("model.") else "not set"
+
+
+def section(config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """A part of a configuration; empty where there is none."""
+    value = config.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def arguments(value: Any) -> dict[str, Any]:
+    """The arguments of a component, however it is written."""
+    if not isinstance(value, dict):
+        return {}
+    given = value.get("init_args", value)
+    return given if isinstance(given, dict) else {}
+
+
+def class_name(value: Any) -> str:
+    """The class of a component, however it is written; empty where there is none."""
+    path = value.get("class_path", "") if isinstance(value, dict) else value
+    return str(path or "").rpartition(".")[2]
