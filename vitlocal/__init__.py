@@ -12,6 +12,10 @@ if TYPE_CHECKING:  # for type checkers and editors, the names of the table below
     from vitlocal.data import ImageFolder as ImageFolder
     from vitlocal.data import TinyImageNet as TinyImageNet
     from vitlocal.errors import InputError as InputError
+    from vitlocal.geometry import Geometry as Geometry
+    from vitlocal.geometry import Graph as Graph
+    from vitlocal.geometry import Grid as Grid
+    from vitlocal.geometry import Sequence as Sequence
     from vitlocal.heads import ClassTokenMass as ClassTokenMass
     from vitlocal.heads import HeadStatistics as HeadStatistics
     from vitlocal.heads import IdleHeads as IdleHeads
@@ -48,6 +52,7 @@ __version__ = "0.1.0"
 _NAMES = {
     "data": ("CIFAR10", "CIFAR100", "Digits", "ImageDataModule", "ImageFolder", "NPZ", "TinyImageNet"),
     "errors": ("InputError",),
+    "geometry": ("Geometry", "Graph", "Grid", "Sequence"),
     "heads": (
         "ClassTokenMass",
         "HeadStatistics",

@@ -1,4 +1,5 @@
 import csv
+import json
 import math
 import re
 from itertools import combinations
@@ -15,7 +16,9 @@ from torch.utils.data import DataLoader
 
 from tests.heads.toy import DEPTH, HEADS, ToyData, ToyModule, loader
 from vitlocal.errors import InputError
+from vitlocal.geometry import Grid
 from vitlocal.heads import LocalityMonitor
+from vitlocal.heads.functional import STATISTICS
 from vitlocal.heads.summary import HEADLINES
 
 TRAIN, VAL = 12, 10
@@ -135,6 +138,22 @@ def test_heads_csv_holds_what_the_heads_did(fit, tmp_path):
     distances = torch.cdist(*[torch.cartesian_prod(torch.arange(2.0), torch.arange(3.0))] * 2)
     assert logged["locality/mad/uniform"].item() == pytest.approx(distances.mean().item() / math.sqrt(5))
     assert trainer.progress_bar_metrics.keys() >= {"locality/mad_min"}
+
+
+@pytest.mark.parametrize(
+    ("options", "unit", "step", "largest"),
+    [({}, "grid", (1, 1), math.hypot(1, 2)), ({"unit": "pixels"}, "pixels", (4, 2), 1)],
+)
+def test_geometry_and_uniform_values_beside_the_table(fit, tmp_path, options, unit, step, largest):
+    trainer = fit(LocalityMonitor(**options), max_epochs=1)
+    content = json.loads((tmp_path / "geometry.json").read_text())
+    places = [(row * step[0], column * step[1]) for row in range(2) for column in range(3)]
+    mad = sum(math.dist(a, b) for a in places for b in places) / 36 / largest
+    assert content["geometry"] == Grid(2, 3, (4, 2), unit=unit, num_prefix_tokens=1).describe()
+    assert content["uniform"].keys() == {*STATISTICS}
+    assert content["uniform"]["mad"] == pytest.approx(mad)
+    assert content["uniform"]["class_mass"] == pytest.approx(1 / 7)
+    assert trainer.callback_metrics["locality/mad/uniform"].item() == pytest.approx(mad)
 
 
 @pytest.mark.parametrize("num_sanity_val_steps", [0, 2])

@@ -1,3 +1,4 @@
+import json
 import math
 
 import numpy as np
@@ -9,6 +10,7 @@ import yaml
 from tests.study.fake import config, write_outliers, write_run, write_study
 from vitlocal.errors import InputError
 from vitlocal.study.results import find_runs, heads_table, load, runs_table
+from vitlocal.study.settings import flat
 
 
 @pytest.fixture
@@ -63,6 +65,7 @@ def _spoil(name, text=None, drop=None, change=None):
         (_spoil("config.yaml", b"a: 1"), "no protocol"),
         (_spoil("heads.csv"), "heads.csv is missing"),
         (_spoil("metrics.csv"), "metrics.csv is missing"),
+        (_spoil("geometry.json", b"{}"), "geometry.json is damaged"),
         (_spoil("heads.csv", b""), "can't be read"),
         (_spoil("heads.csv", b"\xff\xfe\x00"), "can't be read"),
         (_spoil("metrics.csv", drop=1), "is empty"),
@@ -147,21 +150,26 @@ def test_heads_table_has_every_row_of_every_run(tmp_path):
 
 def test_uniform_attention_on_the_grid_of_the_data_set(tmp_path):
     folder = write_run(tmp_path / "version_0", config())
-    assert load(folder).uniform == pytest.approx(0.418, abs=5e-4)  # 8x8 patches
+    assert load(folder).measured.uniform_mad == pytest.approx(0.418, abs=5e-4)  # 8x8 patches
     # What the checkpoint says goes first: 2x2 patches have distances 0, 1, 1 and sqrt(2) over sqrt(2).
     (folder / "checkpoints").mkdir()
     torch.save({"hyper_parameters": {"image_size": (8, 8)}}, folder / "checkpoints" / "best.ckpt")
-    assert load(folder).uniform == pytest.approx((2 / math.sqrt(2) + 1) / 4)
+    assert load(folder).measured.uniform_mad == pytest.approx((2 / math.sqrt(2) + 1) / 4)
     (folder / "checkpoints" / "last.ckpt").write_bytes(b"damaged")
-    assert load(folder).uniform == pytest.approx((2 / math.sqrt(2) + 1) / 4)
+    assert load(folder).measured.uniform_mad == pytest.approx((2 / math.sqrt(2) + 1) / 4)
+    # What the run itself wrote goes before all.
+    content = {"geometry": {"unit": "patches", "class_token": "keep"}, "uniform": {"mad": 1.25}}
+    (folder / "geometry.json").write_text(json.dumps(content))
+    assert load(folder).measured == ("patches", "keep", 1.25)
 
 
 def test_uniform_in_the_runs_unit_and_unknown(tmp_path):
     settings = config(model={"patch_size": 16}, locality={"init_args": {"unit": "pixels"}})
     # 2x2 patches of 16 pixels: mean of 0, 16, 16 and 16 sqrt(2)
-    assert load(write_run(tmp_path / "a", settings)).uniform == pytest.approx((32 + 16 * math.sqrt(2)) / 4)
+    measured = load(write_run(tmp_path / "a", settings)).measured
+    assert measured.uniform_mad == pytest.approx((32 + 16 * math.sqrt(2)) / 4)
     settings = config(data={"class_path": "my.own.Data"})
-    assert load(write_run(tmp_path / "b", settings)).uniform is None
+    assert load(write_run(tmp_path / "b", settings)).measured.uniform_mad is None
 
 
 def test_find_runs_reads_cells_of_a_study(tmp_path, capsys):
@@ -225,6 +233,14 @@ def test_an_unfinished_run_is_known(tmp_path):
     settings["trainer"]["max_epochs"] = None
     (folder / "config.yaml").write_text(yaml.safe_dump(settings))
     assert load(folder).finished
+
+
+def test_a_unit_of_null_is_that_of_earlier_releases(tmp_path):
+    """The default was grid; then null, which on a grid is the same."""
+    units = [{"init_args": {"unit": unit}} for unit in ("grid", None)]
+    before, after = (flat(config(locality=unit)) for unit in units)
+    assert before == after and before["locality.unit"] == '"grid"'
+    assert flat(config(locality={"init_args": {"unit": "patches"}})) != before
 
 
 def test_a_default_of_the_model_is_named_so(tmp_path):
