@@ -154,7 +154,8 @@ def test_last_goes_on_in_the_same_run(fit):
 
 def test_without_a_logger_the_tables_are_still_written(fit):
     run = fit("--trainer.logger=false")
-    assert {"heads.csv", "metrics.csv", "checkpoints", "config.yaml"} == {path.name for path in run.iterdir()}
+    written = {"heads.csv", "geometry.json", "metrics.csv", "checkpoints", "config.yaml"}
+    assert written == {path.name for path in run.iterdir()}
 
 
 def test_a_checkpoint_callback_can_follow_locality(fit):

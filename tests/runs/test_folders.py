@@ -12,7 +12,7 @@ from vitlocal.cli import main
 from vitlocal.errors import InputError
 from vitlocal.runs import folders, open_run
 
-OURS = {"config.yaml", "metrics.csv", "heads.csv", "checkpoints"}
+OURS = {"config.yaml", "metrics.csv", "heads.csv", "geometry.json", "checkpoints"}
 CHECKPOINTS = {"best.ckpt", "last.ckpt"}
 
 

@@ -37,6 +37,7 @@ _BEFORE = {
 
 # Class paths that are shorter than in earlier runs, and what they were: vitlocal.CutMix.
 _PATHS = {f"vitlocal.{name}": f"vitlocal.{room}.{name}" for name, room in ROOMS.items()}
+
 # Settings that are null by default now, and what they were before in runs that are the same.
 _NOW_NULL = {"locality.unit": '"grid"'}
 
