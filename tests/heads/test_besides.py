@@ -5,9 +5,13 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
 from tests import blobs
+from tests.heads.toy import WIDTH, ToyAttention
 from vitlocal.data import NPZ
+from vitlocal.errors import InputError
+from vitlocal.geometry import Sequence
 from vitlocal.heads import find_attention, head_statistics, observe
 from vitlocal.heads.border import BorderMass, mixed_images, pasted_share
 from vitlocal.heads.observation import Observation
@@ -128,3 +132,41 @@ def test_fewer_than_no_mixed_images_are_refused(run, capsys):
     with pytest.raises(SystemExit):
         run("wrong", "--locality.mixed_images=-1")
     assert "locality.mixed_images is -1: it must not be negative" in capsys.readouterr().err
+
+
+class Causal(nn.Module):
+    """Tokens (B, N) in a row, each of which sees those before it; ``attention`` is all there is."""
+
+    def __init__(self, attention):
+        super().__init__()
+        self.geometry, self.attention = Sequence(7, causal=True), attention
+
+    def forward(self, tokens):
+        return self.attention(nn.functional.one_hot(tokens, WIDTH).float())
+
+
+def test_a_causal_network_is_observed_over_the_past():
+    torch.manual_seed(0)
+    attention = ToyAttention()
+    full, past = attention.probabilities, torch.ones(7, 7).tril()
+    attention.probabilities = lambda x: (full(x) * past) / (full(x) * past).sum(-1, keepdim=True)
+    network, tokens = Causal(attention), torch.randint(0, 8, (3, 7))
+    observation = Observation(network, torch.device("cpu"), maps=1)
+    with torch.no_grad(), observation.batch({"image": tokens}):
+        network(tokens)
+    (layer,) = observation.compute()
+    with torch.no_grad():
+        weights = attention.probabilities(nn.functional.one_hot(tokens, WIDTH).float()).double()
+    places = torch.arange(7)
+    mad = (weights * (places[:, None] - places)).sum(-1).mean((0, 2))
+    rows = weights[:, :, 1:]  # the first token has no choice
+    entropy = -(torch.xlogy(rows, rows).sum(-1) / torch.arange(2, 8).log()).mean((0, 2))
+    assert layer["mad"] == pytest.approx(mad.tolist(), rel=1e-5)
+    assert layer["entropy"] == pytest.approx(entropy.tolist(), rel=1e-5)
+    assert observation.uniform["mad"] == pytest.approx(6 / 4)  # the mean of i / 2 for i up to 6
+    assert not observation.maps  # nothing to draw on
+
+
+def test_boxes_need_a_grid():
+    with pytest.raises(InputError, match="tokens of Causal are on no grid"):
+        Observation(Causal(ToyAttention()), torch.device("cpu"), mixed=3)

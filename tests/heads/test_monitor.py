@@ -422,6 +422,12 @@ def test_wrong_arguments_are_named(options, words):
         LocalityMonitor(**options)
 
 
+def test_a_unit_that_the_network_has_not_is_refused_before_the_first_step(fit, module):
+    with pytest.raises(InputError, match="unit is 'hops': a Grid's must be one of grid, patches, pixels"):
+        fit(LocalityMonitor(unit="hops", before_training=False))
+    assert not module.losses
+
+
 def test_a_network_without_attention(fit, module):
     module.network.layers = nn.ModuleList()
     with pytest.raises(InputError, match="ToyNetwork has no attention to observe"):
