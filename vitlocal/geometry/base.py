@@ -12,7 +12,10 @@ from torch import Tensor
 from vitlocal.errors import InputError
 
 Unit = Literal["grid", "patches", "pixels", "tokens", "share", "hops"]
+"""Of distances; each kind of geometry has some of them."""
+
 ClassToken = Literal["drop", "keep"]
+"""What becomes of prefix tokens as keys: left out and renormalised over, or counted at distance 0."""
 
 BLOCK_ELEMENTS = 2**22
 """Most queries times tokens at a time: 16 MiB of float32. All of 2,048 tokens are one block."""
