@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from lightning.pytorch import Callback, seed_everything
+from lightning.pytorch.callbacks import LambdaCallback
 
 from tests import blobs
 from vitlocal import internals
@@ -46,6 +47,15 @@ def test_lightnings_progress_and_loaders(small_data, make_trainer):
     assert progress.loaders is not None and progress.steps == 3
     batches = [[("batch", epoch, True)] * 3 + [("validation", epoch, True)] for epoch in (1, 2)]
     assert progress.seen == [("start", 0, False), *batches[0], *batches[1], ("end", 2, False)]
+
+
+def test_where_an_epoch_is_left(small_data, make_trainer):
+    left = []
+    note = LambdaCallback(on_train_batch_end=lambda trainer, *_: left.append(internals.leaves_epoch(trainer)))
+    task = Classification(width=8, depth=1, heads=2, warmup_epochs=0)
+    callbacks = [note, *Protocol().callbacks()]
+    make_trainer(max_epochs=2, max_steps=5, callbacks=callbacks).fit(task, small_data)
+    assert left == [False, False, True, False, True]
 
 
 def test_a_checkpoints_epochs(tmp_path, npz_file):

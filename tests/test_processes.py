@@ -108,6 +108,7 @@ def test_no_process_waits_for_a_progress_bar(tmp_path, npz_file, bar):
             raise
     assert process.returncode == 0, said.decode()
     assert list(tmp_path.rglob("metrics.csv"))
+    assert said.decode().count("batches of 4 on each of 2 devices: 8 together") == 1
 
 
 def test_predictions_of_two_processes(make_trainer, npz_file, tmp_path):

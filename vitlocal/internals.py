@@ -30,6 +30,11 @@ def within_epoch(trainer: Trainer) -> bool:
     return bool(progress.processed < progress.ready)  # type: ignore[attr-defined]
 
 
+def leaves_epoch(trainer: Trainer) -> bool:
+    """Whether no batch of the epoch follows the one that ends: it was the last, or training stops."""
+    return bool(trainer.fit_loop.epoch_loop.done)
+
+
 def epochs_of_checkpoint(checkpoint: dict[str, Any]) -> int:
     """Epochs of training begun when a checkpoint was written.
 

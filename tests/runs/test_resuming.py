@@ -231,3 +231,25 @@ def test_two_processes_go_on_within_an_epoch(make_trainer, npz_file, tmp_path):
     resumed = run("cut", resume=True)
     assert equal(resumed[0], whole[0])
     assert resumed[1] == whole[1]
+
+
+class Stop(At):
+    """Ends training after a step, as Lightning's Timer does when ``max_time`` is over."""
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        trainer.should_stop = trainer.should_stop or trainer.global_step == self.step
+
+
+@pytest.mark.parametrize(("step", "balanced"), [(1, False), (2, True), (3, True), (4, False)])
+def test_a_run_that_is_out_of_time_loses_no_step(make_trainer, npz_file, tmp_path, step, balanced):
+    data = NPZ(path=str(npz_file), batch_size=8, balanced=balanced)
+    weights, seen, metrics = train(make_trainer, data, tmp_path / "whole")
+    stop = Stop(step, lambda: None)
+    train(make_trainer, data, tmp_path / "cut", at=stop)
+    assert stop.seen == seen[:step]
+    after = At()
+    resumed = train(make_trainer, data, tmp_path / "cut", at=after, resume=True)
+    assert after.seen == seen[step:]
+    assert equal(resumed[0], weights)
+    assert resumed[2] == metrics

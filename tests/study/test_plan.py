@@ -22,7 +22,7 @@ def test_a_cell_is_a_command_line_of_fit(tmp_path):
     ]
     assert made[3].words == (
         *("--config=digits.yaml", "--config", "modern.yaml"),
-        *("--model.width=12", "--seed_everything=1"),
+        *("--model.width=12", "--seed_everything=1", "--trainer.devices=1"),
     )
     assert made[3].folder == tmp_path / "cells" / "digits" / "modern" / "seed_1"
     assert {cell.epochs for cell in made} == {36}
@@ -180,3 +180,13 @@ def test_some_conditions_have_fewer_seeds(tmp_path):
     ]
     with pytest.raises(InputError, match="seeds_of has 'moderm', which is no condition"):
         plan.cells(tmp_path, resolve, DIGITS, CONDITIONS, [0], seeds_of={"moderm": [0]})
+
+
+def test_a_cell_is_of_one_device_unless_it_is_given_more(tmp_path):
+    def cell(fit):
+        (made,) = plan.cells(tmp_path, resolve, DIGITS, {"c": CONDITIONS["baseline"]}, [0], fit)
+        return made
+
+    auto, single, two = (cell(fit) for fit in ("", "--trainer.devices=1", "--trainer.devices=2"))
+    assert "--trainer.devices=1" in auto.words and auto.fingerprint == single.fingerprint
+    assert two.fingerprint != auto.fingerprint and "--trainer.devices=1" not in two.words

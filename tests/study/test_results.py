@@ -7,6 +7,7 @@ import pytest
 import torch
 import yaml
 
+from tests import blobs
 from tests.study.fake import config, write_outliers, write_run, write_study
 from vitlocal.errors import InputError
 from vitlocal.study.results import find_runs, heads_table, load, runs_table
@@ -241,6 +242,26 @@ def test_a_unit_of_null_is_that_of_earlier_releases(tmp_path):
     before, after = (flat(config(locality=unit)) for unit in units)
     assert before == after and before["locality.unit"] == '"grid"'
     assert flat(config(locality={"init_args": {"unit": "patches"}})) != before
+
+
+def test_a_run_that_was_stopped_by_steps_is_finished(tmp_path):
+    steps = load(write_run(tmp_path / "version_0", config(epochs=9), epochs=4)).metrics["step"].max()
+    for number, wanted in ((1, steps), (2, steps + 1)):
+        settings = config(epochs=9)
+        settings["trainer"]["max_steps"] = int(wanted)
+        run = load(write_run(tmp_path / f"version_{number}", settings, epochs=4))
+        assert run.finished == (wanted == steps)
+
+
+def test_a_run_that_was_stopped_early_is_finished(tmp_path, npz_file):
+    words = ["--trainer.callbacks=EarlyStopping", "--trainer.callbacks.monitor=val/loss"]
+    words += ["--trainer.callbacks.mode=max", "--trainer.callbacks.patience=1", "--trainer.max_epochs=30"]
+    early = load(blobs.fit(tmp_path, npz_file, *words))
+    assert early.epochs < 30 and early.finished
+    cut = load(
+        blobs.fit(tmp_path, npz_file, *words[:2], "--trainer.max_epochs=30", "--trainer.max_time=00:00:00:01")
+    )
+    assert cut.epochs < 30 and not cut.finished
 
 
 def test_a_default_of_the_model_is_named_so(tmp_path):

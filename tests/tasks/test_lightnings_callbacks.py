@@ -76,6 +76,36 @@ def test_a_constant_rate_needs_no_end(fit):
     assert rows and {float(row["lr"]) for row in rows} == {0.02}
 
 
+def test_training_longer_after_the_end_says_what_the_rate_does(fit, tmp_path, recwarn):
+    said = "the learning rate was"
+    fit("--trainer.max_epochs=3", "--trainer.max_time=00:00:00:01")  # it may be over or not
+    fit("--trainer.max_epochs=3", "--ckpt_path=last")
+    assert not [each for each in recwarn if said in str(each.message)]
+    fit("--trainer.max_epochs=6", "--ckpt_path=last")
+    # At the end of the cosine's half, and in the middle of the new one.
+    (warning,) = [str(each.message) for each in recwarn if said in str(each.message)]
+    assert f"{said} 0 at the end" in warning and "the schedule now has 0.01 there" in warning
+
+
+def test_overfitting_a_few_batches(fit):
+    rows = table(fit("--trainer.overfit_batches=2", "--trainer.max_epochs=3"))
+    assert [int(row["step"]) for row in rows] == [2, 4, 6]
+    assert all(float(row["val/loss"]) > 0 for row in rows)
+
+
+def test_validation_every_so_many_steps_whatever_the_epoch(fit):
+    words = ("--trainer.check_val_every_n_epoch=null", "--trainer.val_check_interval=4")
+    run = fit(*words, "--trainer.max_epochs=4")
+    # Steps 4, 8 and 12 are in the epochs 2, 3 and 4.
+    assert [row["val/loss"] != "" for row in table(run)] == [False, True, True, True]
+    assert {(row["epoch"], row["step"]) for row in table(run, "heads")} == {
+        ("0", "0"),
+        ("2", "4"),
+        ("3", "8"),
+        ("4", "12"),
+    }
+
+
 def test_the_summary_counts_the_operations_of_an_image(make_trainer, small_data):
     seen = []
 

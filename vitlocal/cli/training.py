@@ -28,7 +28,7 @@ from vitlocal.errors import InputError
 from vitlocal.files import remove_leftovers
 from vitlocal.heads import LocalityMonitor, OutlierMonitor
 from vitlocal.protocol import Protocol
-from vitlocal.runs import InitialWeights, ProcessStates, RunCheckpoint, folders
+from vitlocal.runs import InitialWeights, ProcessStates, ResumedSchedule, RunCheckpoint, folders
 from vitlocal.runs.checkpoints import CheckpointFiles, newest, read
 from vitlocal.runs.trainer import RunTrainer
 from vitlocal.tasks import Classification, EpochMetrics, FiniteLoss, PredictionWriter
@@ -91,6 +91,8 @@ class SaveConfig(SaveConfigCallback):
                 own, given = model.get(fact), getattr(datamodule, fact, None)
                 if (tuple(own) if isinstance(own, list) else own) == given:
                     model[fact] = None
+            if trainer.num_devices > 1:  # also where that many were found
+                self.config["trainer"]["devices"] = trainer.num_devices
             super().setup(trainer, pl_module, str(trainer.state.fn))
 
 
@@ -290,6 +292,12 @@ class TrainingCLI(LightningCLI):
         config.ckpt_path = self._checkpoint
         if self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
+        devices = self.trainer.world_size
+        if self.subcommand == "fit" and devices > 1 and config.data is not None:
+            size = config.data.batch_size
+            rank_zero_info(
+                f"vitlocal: batches of {size} on each of {devices} devices: {size * devices} together"
+            )
         root = self._root(config)
         root = root if self.subcommand == "fit" else root.with_name(f"{root.name}-{self.subcommand}")
         if self.trainer.is_global_zero:
@@ -343,6 +351,7 @@ class TrainingCLI(LightningCLI):
             EpochMetrics(),
             PredictionWriter(),
             ProcessStates(),
+            ResumedSchedule(),
             *self._progress_bar(config.trainer),
         ]
         given = config.trainer.plugins

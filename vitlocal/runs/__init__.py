@@ -1,7 +1,7 @@
 """A run on disk: where it is, what it holds, and how it resumes."""
 
 from vitlocal.runs.initial_weights import InitialWeights
-from vitlocal.runs.resuming import ProcessStates, RunCheckpoint
+from vitlocal.runs.resuming import ProcessStates, ResumedSchedule, RunCheckpoint
 from vitlocal.runs.run import Run, open_run
 
-__all__ = ["InitialWeights", "ProcessStates", "Run", "RunCheckpoint", "open_run"]
+__all__ = ["InitialWeights", "ProcessStates", "ResumedSchedule", "Run", "RunCheckpoint", "open_run"]

@@ -102,6 +102,16 @@ def _candidates(version: Path, which: str) -> list[Path]:
     return [path for name in names if (path := version / FOLDER / name).is_file()]
 
 
+def stopped_early(run: Path) -> bool:
+    """Whether a callback such as EarlyStopping ended a run, as its last checkpoint has it."""
+    try:
+        content = read(run / FOLDER / LAST)
+    except InputError:
+        return False
+    states = content.get("callbacks", {}).values()
+    return any(isinstance(state, dict) and state.get("stopped_epoch", 0) > 0 for state in states)
+
+
 class CheckpointFiles(CheckpointIO):
     """Files that are whole or not there; of ``last.ckpt`` the one before is kept as well."""
 

@@ -1,5 +1,6 @@
 """Callbacks by which a run that was interrupted resumes as if it had not been."""
 
+import math
 import signal
 import threading
 from collections.abc import Callable, Mapping
@@ -12,7 +13,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import Metric
 
 from vitlocal import internals
@@ -25,7 +28,8 @@ class RunCheckpoint(ModelCheckpoint):
     """``best.ckpt`` by a monitored value, and ``last.ckpt`` from which an interrupted run resumes.
 
     ``last.ckpt`` is written after every epoch, whether or not it was the best, every
-    ``every_n_train_steps`` within one, and on SIGTERM, which then ends the run.
+    ``every_n_train_steps`` within one, where training stops within one, and on SIGTERM, which then ends the
+    run.
 
     Args:
         monitor: the value that chooses the best.
@@ -61,10 +65,12 @@ class RunCheckpoint(ModelCheckpoint):
         )
         self._within_epochs = every_n_train_steps
         self._terminated = False
+        self._cut_short = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take SIGTERM over from Lightning, whose processes may stop at different batches."""
         super().on_train_start(trainer, pl_module)
+        self._cut_short = False
         if threading.current_thread() is threading.main_thread():  # elsewhere Python refuses
             signal.signal(signal.SIGTERM, self._terminate)  # Lightning puts the old handler back at the end
 
@@ -76,9 +82,17 @@ class RunCheckpoint(ModelCheckpoint):
     ) -> None:
         """Save within an epoch, where it is due; not after its last batch: its end is soon enough.
 
-        From there a run would resume with the next epoch, without this one's validation.
+        From there a run would resume with the next epoch, without this one's validation. So an epoch that
+        ``max_time`` or ``max_steps`` cuts short is saved here and not at its end, after which the batches
+        that it still had would be lost.
         """
-        if trainer.is_last_batch or (batch_idx + 1) % trainer.accumulate_grad_batches:
+        if trainer.is_last_batch:
+            return
+        if internals.leaves_epoch(trainer):
+            self._cut_short = True
+            self._save_last(trainer)
+            return
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         every = self._within_epochs
         terminated = self._agreed(trainer)
@@ -90,7 +104,8 @@ class RunCheckpoint(ModelCheckpoint):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the best, if it is, then the last."""
         super().on_train_epoch_end(trainer, pl_module)
-        self._save_last(trainer)
+        if not self._cut_short:
+            self._save_last(trainer)
         if self._agreed(trainer):
             raise SIGTERMException
 
@@ -161,6 +176,28 @@ class ProcessStates(Callback):
             for key, value in state.items():
                 setattr(metrics[name], key, value.to(metrics[name].device))
         self._state = None
+
+
+class ResumedSchedule(Callback):
+    """Warns where a run resumes in another schedule than it was stopped in, such as a longer one."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Compare the learning rate of the checkpoint with that of the schedule at the same step."""
+        if trainer.ckpt_path is None:
+            return
+        for config in trainer.lr_scheduler_configs:
+            schedule = config.scheduler
+            if not isinstance(schedule, LambdaLR):
+                continue
+            was, now = (
+                schedule.get_last_lr()[0],
+                schedule.base_lrs[0] * schedule.lr_lambdas[0](schedule.last_epoch),
+            )
+            if not math.isclose(was, now, rel_tol=1e-6, abs_tol=1e-6 * schedule.base_lrs[0]):
+                rank_zero_warn(
+                    f"the learning rate was {was:.3g} at the end of the checkpoint, and the schedule now has "
+                    f"{now:.3g} there: it depends on trainer.max_epochs or max_steps, which have changed"
+                )
 
 
 def _generators(device: torch.device) -> dict[str, tuple[Callable[[], Any], Callable[[Any], None]]]:

@@ -170,6 +170,9 @@ def _cell(
     if config["ckpt_path"] is not None:
         raise InputError(f"{where}: ckpt_path is given: a study resumes its cells itself; leave it out")
     settings = flat(config)
+    if config["trainer"]["devices"] == "auto":
+        # Batches are of a size a device: the same cell anywhere has one, unless it is given more.
+        words.append("--trainer.devices=1")
     if trunk is not None:
         settings[TRUNK] = trunk.fingerprint
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()

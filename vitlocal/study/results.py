@@ -19,7 +19,7 @@ from vitlocal.heads.border import BORDER
 from vitlocal.heads.kinds import head_kind
 from vitlocal.heads.outliers import HEAD_STATISTICS
 from vitlocal.heads.summary import LOCAL
-from vitlocal.runs import folders
+from vitlocal.runs import checkpoints, folders
 from vitlocal.study import quantized
 from vitlocal.study.measured import Measured, how_measured
 from vitlocal.study.settings import TRUNK, absent, arguments, class_name, flat, section
@@ -73,9 +73,17 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether it has all epochs that it was to have; a run without ``trainer.max_epochs`` always has."""
-        planned = section(self.config, "trainer").get("max_epochs")
-        return not isinstance(planned, int) or self.epochs >= planned
+        """Whether it was trained to its end: to its last epoch or step, or until it was stopped early.
+
+        A run without ``trainer.max_epochs`` always is.
+        """
+        trainer = section(self.config, "trainer")
+        epochs, steps = trainer.get("max_epochs"), trainer.get("max_steps")
+        if not isinstance(epochs, int) or self.epochs >= epochs:
+            return True
+        if isinstance(steps, int) and 0 < steps <= self.metrics["step"].max():
+            return True
+        return bool(trainer.get("callbacks")) and checkpoints.stopped_early(self.folder)
 
 
 def load(run_folder: Path, *, condition: str | None = None, data: str | None = None) -> Run:

@@ -54,6 +54,8 @@ def flat(config: Mapping[str, Any]) -> dict[str, str]:
     }
     given = {name: value for name, value in _flat(config, "") if name not in _WITHOUT_EFFECT}
     given |= {name: before for name, before in _NOW_NULL.items() if given.get(name) == "null"}
+    if given.get("trainer.devices") in ("1", '"1"'):  # a run on more devices has their number
+        given["trainer.devices"] = json.dumps("auto")
     return {name: value for name, value in given.items() if value != defaults.get(name)}
 
 
