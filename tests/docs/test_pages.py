@@ -45,6 +45,13 @@ def test_what_needs_no_run_is_executed(block):
     exec(block, {})
 
 
+def test_the_files_that_a_page_names_are_there():
+    pattern = r"(?:tests|benchmarks|configs|docs|vitlocal)/[\w/]+\.\w+"
+    for page in [*PAGES, *ROOT.glob("*.md")]:
+        missing = [path for path in re.findall(pattern, page.read_text()) if not (ROOT / path).exists()]
+        assert not missing, page
+
+
 def test_the_values_of_uniform_attention_are_those_that_are_printed(capsys):
     (block,) = blocks(ROOT / "docs" / "numbers.md", "python")
     exec(block, {})
