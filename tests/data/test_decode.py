@@ -192,7 +192,8 @@ def test_a_transparent_value_is_white():
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
 def test_grey_of_16_bits_is_scaled_to_8(kind):
     deep = np.linspace(0, 65535, 64).round().astype(np.uint16).reshape(8, 8)
-    got = square(encode(Image.fromarray(deep), kind))
+    written = b"P5 8 8 65535\n" + deep.astype(">u2").tobytes()  # older Pillows write no such PPM
+    got = square(written if kind == "PPM" else encode(Image.fromarray(deep), kind))
     assert (got == np.rint(deep / 257)).all()
     assert (got.min(), got.max()) == (0, 255)
 

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from lightning.pytorch import Trainer
 from PIL import Image
 
+from tests.folders import chdir
 from tests.spoilt import Crafted, blobs, checkpoint, image_folder, on_blobs, tiny_imagenet
 from vitlocal.cli import main, messages
 from vitlocal.data import NPZ, ImageFolder, TinyImageNet
@@ -122,7 +123,7 @@ def outcome(kind: Kind, value: Any) -> str:
     said = io.StringIO()
     with (
         tempfile.TemporaryDirectory() as folder,
-        contextlib.chdir(folder),
+        chdir(folder),
         contextlib.redirect_stderr(said),
         contextlib.redirect_stdout(io.StringIO()),
         warnings.catch_warnings(),
@@ -195,7 +196,7 @@ def _flags(folder: Path, flags: list[tuple[str, str]]) -> None:
 
 @cache
 def _whole(make: Callable[[Path], Path], name: str) -> bytes:
-    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+    with tempfile.TemporaryDirectory() as folder, chdir(folder):
         return make(Path(folder) / name).read_bytes()
 
 

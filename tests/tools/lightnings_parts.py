@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from lightning.pytorch import callbacks, loggers
 
 from tests import blobs
+from tests.folders import chdir
 from vitlocal.cli import main
 from vitlocal.runs import open_run
 
@@ -153,7 +154,7 @@ def try_logger(name: str, folder: Path) -> str:
 def outcome(name: str) -> str:
     """What comes of a callback or a logger: ``works``, or the sentence with which it is refused."""
     trial = try_callback if name in CALLBACKS else try_logger
-    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+    with tempfile.TemporaryDirectory() as folder, chdir(folder):
         return trial(name, Path(folder)).replace(folder + os.sep, "") or "works"
 
 

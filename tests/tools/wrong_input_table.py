@@ -13,6 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from tests.folders import chdir
 from tests.wrong_inputs import WRONG_INPUTS, WrongInput
 from vitlocal.cli import main
 
@@ -34,7 +35,7 @@ def table() -> int:
     """Print it; gives how many were not refused."""
     accepted = 0
     for wrong in WRONG_INPUTS:
-        with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        with tempfile.TemporaryDirectory() as folder, chdir(folder):
             code, said = refusal(wrong, Path(folder))
         accepted += code == 0
         print(f"{wrong.what:32} {code}  {said.replace(folder + os.sep, '')}", flush=True)

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,8 @@ Unit = Literal["grid", "patches", "pixels", "tokens", "share", "hops"]
 
 ClassToken = Literal["drop", "keep"]
 """What becomes of prefix tokens as keys: left out and renormalised over, or counted at distance 0."""
+
+Same = TypeVar("Same", bound="Geometry")
 
 BLOCK_ELEMENTS = 2**22
 """Most queries times tokens at a time: 16 MiB of float32. All of 2,048 tokens are one block."""
@@ -108,7 +110,7 @@ class Geometry(ABC):
         prefix = visible.any(1, keepdim=True).expand(-1, self.num_prefix_tokens)
         return torch.cat([prefix, visible], dim=1)
 
-    def measured(self, unit: Unit | None = None, class_token: ClassToken | None = None) -> Self:
+    def measured(self: Same, unit: Unit | None = None, class_token: ClassToken | None = None) -> Same:
         """The same places, measured in another way; None leaves it as it is.
 
         Raises:

@@ -27,6 +27,8 @@ class ImageMean(Metric):
         function: probabilities (B, H, N, N) to values (B, \\*shape).
         kwargs: torchmetrics' own arguments.
 
+    ``update`` takes the probabilities of a batch, (B, H, N, N); ``compute`` gives float64 \\*shape.
+
     >>> sharpest = ImageMean((2,), lambda attention: attention.amax((-2, -1)))
     >>> sharpest.update(torch.full((3, 2, 4, 4), 0.25))
     >>> sharpest.compute()
@@ -67,7 +69,16 @@ class _HeadMean(ImageMean):
 
 
 class MeanAttentionDistance(_HeadMean):
-    """Mean attention distance (MAD), (H,).
+    """Mean attention distance (MAD): how far from itself a query looks, on average over queries and images.
+
+    Args:
+        num_heads: H.
+        geometry: where the N tokens are, and the unit of distances.
+        kwargs: torchmetrics' own arguments.
+
+    ``update`` takes the attention probabilities of a batch, (B, H, N, N); ``compute`` gives their mean over
+    patch queries and images: float64 (H,), in the geometry's unit; 0 where each query looks at itself.
+    ``geometry.uniform()`` has the value of attention that looks everywhere.
 
     >>> from vitlocal.geometry import Grid
     >>> metric = MeanAttentionDistance(num_heads=1, geometry=Grid(8, 8))
@@ -80,7 +91,15 @@ class MeanAttentionDistance(_HeadMean):
 
 
 class MeanAttentionDistanceWithoutSelf(_HeadMean):
-    """MAD over the keys other than the query's own patch, (H,).
+    """MAD over the keys other than the query's own patch.
+
+    Args:
+        num_heads: H.
+        geometry: where the N tokens are, and the unit of distances.
+        kwargs: torchmetrics' own arguments.
+
+    ``update`` takes the attention probabilities of a batch, (B, H, N, N); ``compute`` gives their mean over
+    patch queries and images: float64 (H,), in the geometry's unit.
 
     >>> from vitlocal.geometry import Grid
     >>> metric = MeanAttentionDistanceWithoutSelf(num_heads=1, geometry=Grid(1, 2, unit="patches"))
@@ -93,7 +112,15 @@ class MeanAttentionDistanceWithoutSelf(_HeadMean):
 
 
 class RawMeanAttentionDistance(_HeadMean):
-    """MAD of the weights as they are, the class token at distance 0, (H,).
+    """MAD of the weights as they are, the class token at distance 0, as public code has it.
+
+    Args:
+        num_heads: H.
+        geometry: where the N tokens are, and the unit of distances.
+        kwargs: torchmetrics' own arguments.
+
+    ``update`` takes the attention probabilities of a batch, (B, H, N, N); ``compute`` gives their mean over
+    patch queries and images: float64 (H,), in the geometry's unit.
 
     >>> from vitlocal.geometry import Grid
     >>> metric = RawMeanAttentionDistance(num_heads=1, geometry=Grid(1, 2, num_prefix_tokens=1))
@@ -106,7 +133,15 @@ class RawMeanAttentionDistance(_HeadMean):
 
 
 class NormalizedEntropy(_HeadMean):
-    """Entropy of the rows over its largest value, (H,).
+    """Entropy of the rows over its largest value.
+
+    Args:
+        num_heads: H.
+        geometry: where the N tokens are, and the unit of distances.
+        kwargs: torchmetrics' own arguments.
+
+    ``update`` takes the attention probabilities of a batch, (B, H, N, N); ``compute`` gives their mean over
+    patch queries and images: float64 (H,), from 0 (one key) to 1 (all visible keys alike).
 
     >>> from vitlocal.geometry import Sequence
     >>> metric = NormalizedEntropy(num_heads=1, geometry=Sequence(4))
@@ -119,7 +154,15 @@ class NormalizedEntropy(_HeadMean):
 
 
 class SelfMass(_HeadMean):
-    """Weight on the query's own patch, (H,).
+    """Weight on the query's own patch.
+
+    Args:
+        num_heads: H.
+        geometry: where the N tokens are, and the unit of distances.
+        kwargs: torchmetrics' own arguments.
+
+    ``update`` takes the attention probabilities of a batch, (B, H, N, N); ``compute`` gives their mean over
+    patch queries and images: float64 (H,), 0 to 1.
 
     >>> from vitlocal.geometry import Grid
     >>> metric = SelfMass(num_heads=1, geometry=Grid(2, 2))
@@ -132,7 +175,15 @@ class SelfMass(_HeadMean):
 
 
 class WindowMass(_HeadMean):
-    """Weight within one step of the query's own patch, (H,).
+    """Weight within one step of the query's own patch.
+
+    Args:
+        num_heads: H.
+        geometry: where the N tokens are, and the unit of distances.
+        kwargs: torchmetrics' own arguments.
+
+    ``update`` takes the attention probabilities of a batch, (B, H, N, N); ``compute`` gives their mean over
+    patch queries and images: float64 (H,), 0 to 1.
 
     >>> from vitlocal.geometry import Grid
     >>> metric = WindowMass(num_heads=1, geometry=Grid(1, 3))
@@ -145,7 +196,15 @@ class WindowMass(_HeadMean):
 
 
 class SelfLogOdds(_HeadMean):
-    """Log-odds of the weight on the query's own patch over those of uniform attention, in nats, (H,).
+    """Log-odds of the weight on the query's own patch over those of uniform attention.
+
+    Args:
+        num_heads: H.
+        geometry: where the N tokens are, and the unit of distances.
+        kwargs: torchmetrics' own arguments.
+
+    ``update`` takes the attention probabilities of a batch, (B, H, N, N); ``compute`` gives their mean over
+    patch queries and images: float64 (H,), in nats; 0 for uniform attention.
 
     >>> from vitlocal.geometry import Grid
     >>> metric = SelfLogOdds(num_heads=1, geometry=Grid(1, 2))
@@ -158,7 +217,15 @@ class SelfLogOdds(_HeadMean):
 
 
 class ClassLogOdds(_HeadMean):
-    """Log-odds of the weight on the class token over those of uniform attention, in nats, (H,).
+    """Log-odds of the weight on the class token over those of uniform attention.
+
+    Args:
+        num_heads: H.
+        geometry: where the N tokens are, and the unit of distances.
+        kwargs: torchmetrics' own arguments.
+
+    ``update`` takes the attention probabilities of a batch, (B, H, N, N); ``compute`` gives their mean over
+    patch queries and images: float64 (H,), in nats; 0 for uniform attention.
 
     >>> from vitlocal.geometry import Grid
     >>> metric = ClassLogOdds(num_heads=1, geometry=Grid(2, 2, num_prefix_tokens=1))
@@ -171,7 +238,15 @@ class ClassLogOdds(_HeadMean):
 
 
 class ClassTokenMass(_HeadMean):
-    """Weight that patch queries put on the class token, (H,).
+    """Weight that patch queries put on the class token.
+
+    Args:
+        num_heads: H.
+        geometry: where the N tokens are, and the unit of distances.
+        kwargs: torchmetrics' own arguments.
+
+    ``update`` takes the attention probabilities of a batch, (B, H, N, N); ``compute`` gives their mean over
+    patch queries and images: float64 (H,), 0 to 1.
 
     >>> from vitlocal.geometry import Grid
     >>> metric = ClassTokenMass(num_heads=1, geometry=Grid(2, 2, num_prefix_tokens=1))
@@ -190,6 +265,14 @@ def _stacked_statistics(attention: Tensor, geometry: Geometry) -> Tensor:
 
 class HeadStatistics(_HeadMean):
     """All statistics of one layer's heads, from one pass over the probabilities.
+
+    Args:
+        num_heads: H.
+        geometry: where the N tokens are, and the unit of distances.
+        kwargs: torchmetrics' own arguments.
+
+    ``update`` takes the attention probabilities of a batch, (B, H, N, N); ``compute`` gives their mean over
+    patch queries and images: a dict from each name in ``STATISTICS`` to float64 (H,).
 
     >>> from vitlocal.geometry import Grid
     >>> metric = HeadStatistics(num_heads=1, geometry=Grid(2, 2))
@@ -214,6 +297,17 @@ class PositionOnly(ImageMean):
     Args:
         attention: the module; see :func:`vitlocal.heads.find_attention`.
         geometry: of the N tokens.
+
+    ``update`` takes queries, keys and values of a batch, (3, B, H, N, D); ``compute`` gives a dict from
+    ``position_mad`` and ``position_self_mass`` to (H,).
+
+    >>> from vitlocal.geometry import Grid
+    >>> from vitlocal.models import Softmax
+    >>> attention = Softmax(8, num_heads=2)
+    >>> metric = PositionOnly(attention, Grid(2, 2))
+    >>> metric.update(torch.zeros(3, 5, 2, 4, 4))
+    >>> metric.compute()["position_self_mass"].tolist()  # all keys alike
+    [0.25, 0.25]
     """
 
     def __init__(self, attention: Any, geometry: Geometry) -> None:
