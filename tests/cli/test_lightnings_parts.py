@@ -12,6 +12,7 @@ from vitlocal.cli.callbacks import REFUSED
 PAGE = Path(__file__).parents[2] / "docs" / "lightning.md"
 SAID = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", PAGE.read_text("utf-8"), re.MULTILINE))
 NEEDS = {"CometLogger": "comet_ml", "MLFlowLogger": "mlflow", "WandbLogger": "wandb"}
+QUICK = ("LitLogger", "Timer")
 refused = {kind.__name__ for kind in REFUSED}
 
 
@@ -21,13 +22,13 @@ def test_every_one_is_there():
     assert {name for name, said in SAID.items() if said != "works"} == {*refused, "LitLogger"}
 
 
-@pytest.mark.parametrize("name", ["Timer", *sorted(refused)])
+@pytest.mark.parametrize("name", [*QUICK, *sorted(refused)])
 def test_what_the_page_says_comes(name):
     assert parts.outcome(name) == SAID[name]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted({*SAID} - refused - {"Timer"}))
+@pytest.mark.parametrize("name", sorted({*SAID} - refused - {*QUICK}))
 def test_what_the_page_says_comes_of_the_others(name, monkeypatch):
     pytest.importorskip(NEEDS.get(name, "lightning"))
     for variable, value in parts.OFFLINE.items():
