@@ -150,7 +150,8 @@ def _of_value(message: str) -> str:
     base = re.search(r"Subtypes: \[<class '([\w.]+)'>", message)
     shown = f"; given is {given[1]}" if given and given[1] not in said else ""
     classes = f"; give {_classes(base[1])}" if base and not kind and _classes(base[1]) else ""
-    return f"{key}: {_quoted(said, 600)}{shown}{classes}"
+    where = f"{key}: " if key else ""  # none where a class that is built says so itself
+    return f"{where}{_quoted(said, 600)}{shown}{classes}"
 
 
 def _classes(base: str) -> str:
