@@ -11,7 +11,8 @@ import vitlocal
 PACKAGE = Path(vitlocal.__file__).parent
 FLOORS = [
     {"errors", "files", "hardware", "internals", "config_files", "processes"},
-    {"geometry", "data", "models", "protocol"},
+    {"geometry"},
+    {"data", "models", "protocol"},
     {"heads", "activations"},
     {"checkpoints", "runs", "tasks"},
     {"compress", "inspection"},

@@ -198,6 +198,9 @@ class TrainingCLI(LightningCLI):
         if isinstance(parser.instantiate(given)[command].data, Digits):
             if given[command].get("images") is None:
                 rank_zero_info(DIGITS_NOTE)
+            else:  # images of any size: the precision is the machine's, not that of the digits
+                digits.append("--trainer.precision=null")
+                given = self._parse([*silent[:place], *digits, *silent[place:]])
             typed[place:place] = digits
         else:
             parsed = silent
