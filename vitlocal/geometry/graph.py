@@ -60,7 +60,8 @@ class Graph(Geometry):
                 f"an edge joins node {ends.min() if ends.min() < 0 else ends.max()}: "
                 f"with num_nodes {self.num_nodes} they must be from 0 to {self.num_nodes - 1}"
             )
-        ends = np.concatenate([ends, ends[::-1]], axis=1)
+        # SciPy 1.12 measures paths with int32 alone.
+        ends = np.concatenate([ends, ends[::-1]], axis=1).astype(np.int32)
         once = np.ones(ends.shape[1], dtype=bool)
         adjacency = sparse.csr_array((once, (ends[0], ends[1])), shape=(self.num_nodes, self.num_nodes))
         count, component = sparse.csgraph.connected_components(adjacency, directed=False)
