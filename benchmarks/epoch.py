@@ -66,7 +66,8 @@ def main() -> None:
 
         def ours(*flags: str) -> Callable[[Path], None]:
             words = ["fit", "--config", "npz.yaml", "--config", "modern.yaml", f"--data.path={data}"]
-            words += [f"--model.{name}={getattr(args, name)}" for name in ("width", "depth", "heads")]
+            words += [f"--model.network.embed_dim={args.width}", f"--model.network.depth={args.depth}"]
+            words += [f"--model.network.num_heads={args.heads}"]
             words += [f"--data.batch_size={args.batch}", "--trainer.max_epochs=1", "--model.warmup_epochs=0"]
             words += [f"--trainer.accelerator={'gpu' if bench.device.type == 'cuda' else 'cpu'}"]
             words += [f"--trainer.default_root_dir={folder}", "--trainer.callbacks=clock.Clock"]

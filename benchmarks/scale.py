@@ -26,7 +26,7 @@ EPOCH = 2560
 def network(device: torch.device, side: int, heads: int) -> VisionTransformer:
     """A third of the default ViT's depth, so that the sweeps take minutes."""
     torch.manual_seed(0)
-    return VisionTransformer((side, side), num_classes=100, depth=3, heads=heads).to(device)
+    return VisionTransformer((side, side), num_classes=100, depth=3, num_heads=heads).to(device)
 
 
 def training_step(device: torch.device, side: int, images: int, heads: int) -> Callable[[], None]:
@@ -79,7 +79,12 @@ def epochs(bench: Benchmark, folder: Path, counts: tuple[int, ...]) -> None:
         "modern.yaml",
         f"--data.path={data}",
     ]
-    words += ["--model.depth=3", "--model.warmup_epochs=0", "--trainer.max_epochs=1", "--locality=null"]
+    words += [
+        "--model.network.depth=3",
+        "--model.warmup_epochs=0",
+        "--trainer.max_epochs=1",
+        "--locality=null",
+    ]
     words += ["--trainer.limit_val_batches=0", "--trainer.logger=false", "--checkpoint=null"]
     words += [f"--trainer.default_root_dir={folder}", "--trainer.callbacks=clock.Clock"]
     words += [f"--trainer.callbacks.path={folder / 'seconds.txt'}"]

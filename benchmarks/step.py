@@ -34,7 +34,7 @@ def main() -> None:
     torch.manual_seed(0)
     images = torch.randn(args.batch, 3, 32, 32, device=bench.device)
     target = F.one_hot(torch.randint(100, (args.batch,)), 100).float().to(bench.device)
-    ours = VisionTransformer((32, 32), patch_size=4, width=args.width, heads=args.heads, **shape)
+    ours = VisionTransformer((32, 32), patch_size=4, embed_dim=args.width, num_heads=args.heads, **shape)
     theirs = timm.models.VisionTransformer(
         img_size=32, patch_size=4, embed_dim=args.width, num_heads=args.heads, **shape
     )

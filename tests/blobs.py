@@ -21,8 +21,18 @@ def write(path):
 def fit(folder, data, *more):
     """Two epochs of a small ViT on a file ``blobs.npz``; gives the run's folder."""
     words = ["fit", "--config=npz.yaml", f"--data.path={data}", "--config=baseline.yaml"]
-    words += ["--data.batch_size=8", "--trainer.max_epochs=2", "--model.warmup_epochs=0", "--model.width=16"]
-    words += ["--model.depth=2", "--model.heads=2", "--model.lr=0.02", "--trainer.accelerator=cpu"]
+    words += [
+        "--data.batch_size=8",
+        "--trainer.max_epochs=2",
+        "--model.warmup_epochs=0",
+        "--model.network.embed_dim=16",
+    ]
+    words += [
+        "--model.network.depth=2",
+        "--model.network.num_heads=2",
+        "--model.lr=0.02",
+        "--trainer.accelerator=cpu",
+    ]
     words += ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
     cli.main([*words, f"--trainer.default_root_dir={folder}", *more])
     return max(folder.glob("lightning_logs/*/version_*"), key=lambda run: run.stat().st_mtime_ns)

@@ -17,7 +17,12 @@ QUIET = [
     "--trainer.enable_model_summary=false",
     "--trainer.max_epochs=1",
 ]
-SMALL = ["--model.width=16", "--model.depth=1", "--model.heads=2", "--data.batch_size=8"]
+SMALL = [
+    "--model.network.embed_dim=16",
+    "--model.network.depth=1",
+    "--model.network.num_heads=2",
+    "--data.batch_size=8",
+]
 
 
 class Crafted:

@@ -61,7 +61,12 @@ def data_flags(tmp_path, monkeypatch, npz_file):
 def test_a_protocol_on_a_data_set_runs_a_step(data, protocol, data_flags, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     short = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=1", "--trainer.limit_val_batches=1"]
-    small = ["--model.depth=2", "--model.width=24", "--data.batch_size=4", "--trainer.accelerator=cpu"]
+    small = [
+        "--model.network.depth=2",
+        "--model.network.embed_dim=24",
+        "--data.batch_size=4",
+        "--trainer.accelerator=cpu",
+    ]
     # With the logger that there is by default, which sees every hyperparameter.
     quiet = ["--trainer.enable_progress_bar=false", "--locality.maps=0"]
     main(["fit", "--config", data, *data_flags[data], "--config", protocol, *short, *small, *quiet])

@@ -41,7 +41,7 @@ class Progress(Callback):
 
 def test_lightnings_progress_and_loaders(small_data, make_trainer):
     progress = Progress()
-    task = Classification(width=8, depth=1, heads=2, warmup_epochs=0)
+    task = Classification({"embed_dim": 8, "depth": 1, "num_heads": 2}, warmup_epochs=0)
     trainer = make_trainer(max_epochs=2, callbacks=[progress, *Protocol().callbacks()])
     trainer.fit(task, small_data)
     assert progress.loaders is not None and progress.steps == 3

@@ -20,7 +20,8 @@ from vitlocal.runs import checkpoints
 from vitlocal.tasks import Classification, EpochMetrics, PredictionWriter
 
 TWO = {"strategy": "ddp_fork", "devices": 2}
-SMALL = {"patch_size": 4, "width": 16, "depth": 2, "heads": 2, "warmup_epochs": 1}
+NETWORK = {"patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2}
+SMALL = {"network": NETWORK, "warmup_epochs": 1}
 
 
 class Noted(Callback):
@@ -59,7 +60,10 @@ def test_two_runs_are_the_same_and_the_processes_differ(make_trainer, npz_file, 
         seed_everything(0, verbose=False)
         callbacks = [CropFlip(padding=2), Noted(folder), EpochMetrics()]
         trainer = make_trainer(max_epochs=2, callbacks=callbacks, default_root_dir=folder, **TWO)
-        trainer.fit(Classification(**SMALL, dropout=0.1), NPZ(path=str(npz_file), batch_size=4))
+        trainer.fit(
+            Classification({**NETWORK, "drop_rate": 0.1}, warmup_epochs=1),
+            NPZ(path=str(npz_file), batch_size=4),
+        )
         tables.append((folder / "metrics.csv").read_text())
     assert tables[0] == tables[1]
     ranks = [lines(tmp_path / "first" / f"rank_{rank}.txt") for rank in (0, 1)]
@@ -91,7 +95,12 @@ def test_processes_augment_differently(make_trainer, tmp_path):
 def test_no_process_waits_for_a_progress_bar(tmp_path, npz_file, bar):
     """Without validation the bar of the first process asks for values that no one has computed yet."""
     command = [sys.executable, "-m", "vitlocal", "fit", "--config", "npz.yaml", f"--data.path={npz_file}"]
-    command += ["--model.width=16", "--model.depth=1", "--model.heads=2", "--model.warmup_epochs=0"]
+    command += [
+        "--model.network.embed_dim=16",
+        "--model.network.depth=1",
+        "--model.network.num_heads=2",
+        "--model.warmup_epochs=0",
+    ]
     command += [
         "--trainer.accelerator=cpu",
         "--trainer.devices=2",
@@ -150,7 +159,12 @@ def started(folder, npz_file):
     """A run of two processes that trains until it is ended; its process and the other's id."""
     command = [sys.executable, "-m", "vitlocal", "fit", "--config=npz.yaml", f"--data.path={npz_file}"]
     command += ["--config=modern.yaml"]
-    command += ["--model.width=16", "--model.depth=2", "--model.heads=2", "--data.batch_size=8"]
+    command += [
+        "--model.network.embed_dim=16",
+        "--model.network.depth=2",
+        "--model.network.num_heads=2",
+        "--data.batch_size=8",
+    ]
     command += ["--trainer.max_epochs=100000", "--trainer.accelerator=cpu", "--trainer.devices=2"]
     command += ["--trainer.strategy=ddp", "--trainer.enable_progress_bar=false"]
     with (folder / "log.txt").open("w") as log:

@@ -162,20 +162,25 @@ WRONG_INPUTS = [
         ("data: ", "os.mkdir", "CIFAR10"),
     ),
     # Keys, types and ranges
-    WrongInput("unknown key", fit("--model.widht=3"), ("model.widht", "model.width")),
-    WrongInput("unknown key in a file", config("model: {widht: 3}"), ("model.widht", "model.width")),
+    WrongInput("unknown key", fit("--model.widht=3"), ("there is no key model.widht",)),
+    WrongInput("unknown key in a file", config("model: {widht: 3}"), ("there is no key model.widht",)),
+    WrongInput(
+        "key of an earlier release",
+        fit("--model.width=3"),
+        ("model.width", "give --model.network.embed_dim=3"),
+    ),
     WrongInput(
         "unknown key of a component",
         fit(CUTMIX, "--protocol.mixing.prob=1"),
         ("mixing.prob", "mixing.probability is meant"),
     ),
-    WrongInput("unknown group", config("modle: {width: 3}"), ("modle.width", "model.width is meant")),
-    WrongInput("null for a number", config("model: {width: null}"), ("model.width is null", "leave it out")),
+    WrongInput("unknown group", config("modle: {lr: 3}"), ("modle.lr",)),
+    WrongInput("null for a number", config("model: {compile: null}"), ("model.compile", "null")),
     WrongInput("a group that is none", config("model: 3"), ("model is 3", "mapping")),
     WrongInput(
         "text for a whole number",
-        fit("--model.width=big"),
-        ("model.width: ", "int", "big"),
+        fit("--model.network.embed_dim=big"),
+        ("model.network.embed_dim: ", "int", "big"),
     ),
     WrongInput("text for a number", config("model: {lr: high}"), ("model.lr: ", "float", "high")),
     WrongInput(
@@ -183,7 +188,11 @@ WRONG_INPUTS = [
         fit("--trainer.max_epochs=many"),
         ("trainer.max_epochs: ", "int", "many"),
     ),
-    WrongInput("not one of a few", fit("--model.pool=max"), ("model.pool: ", "'token', 'mean'", "max")),
+    WrongInput(
+        "not one of a few",
+        fit("--model.network.global_pool=max"),
+        ("model.network.global_pool: ", "'token', 'mean'", "max"),
+    ),
     WrongInput(
         "text for a component's number",
         fit(CUTMIX, "--protocol.mixing.probability=lots"),
@@ -214,11 +223,15 @@ WRONG_INPUTS = [
     WrongInput("no learning rate", config("model: {lr: .nan}"), ("model.lr is nan", "0 or more")),
     WrongInput(
         "patch does not divide",
-        fit("--model.patch_size=5"),
+        fit("--model.network.patch_size=5"),
         ("patch_size is 5", "32x32", "multiples"),
     ),
-    WrongInput("heads do not divide", fit("--model.heads=7"), ("width is 96", "heads is 7", "multiple")),
-    WrongInput("a million layers", fit("--model.depth=1000000"), ("depth is 1000000", "from 1 to")),
+    WrongInput(
+        "heads do not divide",
+        fit("--model.network.num_heads=7"),
+        ("embed_dim is 96", "num_heads is 7", "multiple"),
+    ),
+    WrongInput("a million layers", fit("--model.network.depth=1000000"), ("depth is 1000000", "from 1 to")),
     WrongInput("negative epochs", fit("--trainer.max_epochs=-5"), ("max_epochs=-5", "non-negative")),
     WrongInput("endless training", fit("--trainer.max_epochs=-1"), ("trainer.max_epochs", "cosine")),
     # The machine

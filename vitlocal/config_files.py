@@ -1,10 +1,12 @@
 """The YAML files that come with vitlocal, and how a name on the command line finds one."""
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from vitlocal import earlier
 from vitlocal.errors import InputError
 
 # In a wheel the files are inside the package; in a checkout they are the folder beside it.
@@ -37,7 +39,7 @@ def find(name: str) -> Path:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file.
+    """The mapping in a YAML file; settings of earlier releases by today's names.
 
     Raises:
         InputError: it can't be read, or holds something else.
@@ -60,4 +62,18 @@ def read(path: Path) -> dict[str, Any]:
         raise InputError(f"config {path} is empty: give a mapping of keys to values")
     if not isinstance(content, dict):
         raise InputError(f"config {path} holds a {type(content).__name__}: give a mapping of keys to values")
-    return content
+    return earlier.config(content)
+
+
+def flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Settings by dotted name, without ``init_args``.
+
+    >>> dict(flat({"model": {"class_path": "A", "init_args": {"lr": 0.1}}}))
+    {'model.class_path': 'A', 'model.lr': 0.1}
+    """
+    if isinstance(value, Mapping):
+        for key, below in value.items():
+            name = prefix if key == "init_args" else f"{prefix}.{key}" if prefix else str(key)
+            yield from flat(below, name)
+    else:
+        yield prefix, value

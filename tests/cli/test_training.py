@@ -17,7 +17,12 @@ from tests.spoilt import checkpoint, image_folder
 from vitlocal import __version__
 from vitlocal.cli import main
 
-SMALL = ["--model.width=16", "--model.depth=2", "--model.heads=2", "--data.batch_size=8"]
+SMALL = [
+    "--model.network.embed_dim=16",
+    "--model.network.depth=2",
+    "--model.network.num_heads=2",
+    "--data.batch_size=8",
+]
 QUIET = [
     "--trainer.enable_progress_bar=false",
     "--trainer.enable_model_summary=false",
@@ -114,11 +119,13 @@ def test_evaluating_a_run(fit, capsys):
 
 
 def test_a_checkpoint_has_the_model_s_settings(fit, capsys, tmp_path):
-    run = fit("--model.depth=3")
-    assert fit("--ckpt_path=best", "--model.depth=3", command="test").parent.name == "blobs-modern-test"
+    run = fit("--model.network.depth=3")
+    assert (
+        fit("--ckpt_path=best", "--model.network.depth=3", command="test").parent.name == "blobs-modern-test"
+    )
     data = ["--config=npz.yaml", f"--data.path={tmp_path / 'blobs.npz'}", "--config=modern.yaml"]
     main(["validate", *data, *QUIET, "--ckpt_path=best"])  # what isn't typed is the checkpoint's
-    for words in (["test", "--model.depth=2"], ["fit", "--model.depth=3", "--model.lr=0.5"]):
+    for words in (["test", "--model.network.depth=2"], ["fit", "--model.network.depth=3", "--model.lr=0.5"]):
         said = refused([*words, *data, *QUIET, f"--ckpt_path={run / 'checkpoints' / 'last.ckpt'}"], capsys)
         name, given = words[-1].removeprefix("--").split("=")
         assert f"{name} is {given} but the checkpoint" in said and "leave it out" in said
@@ -126,9 +133,9 @@ def test_a_checkpoint_has_the_model_s_settings(fit, capsys, tmp_path):
 
 
 def test_another_kind_of_model_has_a_folder_of_its_own(fit):
-    clipped = ["--model.attention=clipped_softmax", "--model.clip_alpha=0.5"]
+    clipped = ["--model.network.attention=ClippedSoftmax", "--model.network.attention.alpha=0.5"]
     assert fit(*clipped).parent.name == "blobs-modern-clipped_softmax"
-    plain = fit("--model.patch_norm=true")
+    plain = fit("--model.network.patch_norm=true")
     assert plain.parts[-2:] == ("blobs-modern", "version_0")
     tested = fit("--ckpt_path=best", *clipped, command="test")
     assert tested.parent.name == "blobs-modern-clipped_softmax-test"
@@ -262,7 +269,10 @@ def test_digits_are_the_default(capsys, monkeypatch, tmp_path):
     with pytest.raises(SystemExit):
         main(["fit", "--config", "modern.yaml", "--data=CIFAR10", "--print_config"])
     # Another data set is not trained with the digits' model.
-    assert yaml.safe_load(capsys.readouterr().out)["model"]["width"] == 192
+    assert (
+        yaml.safe_load(capsys.readouterr().out)["model"]["init_args"]["network"]["init_args"]["embed_dim"]
+        == 192
+    )
 
 
 def test_a_file_of_ones_own_goes_before_a_shipped_one(tmp_path, monkeypatch, capsys):
@@ -280,7 +290,7 @@ def test_a_file_of_ones_own_goes_before_a_shipped_one(tmp_path, monkeypatch, cap
         (["--config", "nosuch.yaml"], "shipped are ablation.yaml, baseline.yaml, cifar10.yaml"),
         (["--ckpt_path=best"], "no run in lightning_logs/digits-baseline has a best.ckpt"),
         (["--protocol.mixing=CutMix", "--protocol.mixing.probability=3"], "probability=3.0 is given"),
-        (["--model.patch_size=5"], "patch_size is 5 and the images are 32x32"),
+        (["--model.network.patch_size=5"], "patch_size is 5 and the images are 32x32"),
         (["--model.colour=red"], "model.colour"),
         (["--data.batch_size=0"], "batch_size=0"),
         (["--locality.unit=miles"], "grid"),
@@ -312,7 +322,7 @@ def test_a_folder_is_predicted_without_the_training_data(tmp_path, monkeypatch, 
     monkeypatch.chdir(tmp_path)
     pets = image_folder(tmp_path / "pets")
     words = ["--config=image_folder.yaml", "--data.path=pets", "--data.image_size=8", "--data.resize=pad"]
-    main(["fit", *words, *SMALL, *QUIET, "--trainer.max_epochs=1", "--model.patch_size=4"])
+    main(["fit", *words, *SMALL, *QUIET, "--trainer.max_epochs=1", "--model.network.patch_size=4"])
     (run,) = tmp_path.glob("lightning_logs/*/version_0")
     best = run / "checkpoints" / "best.ckpt"
     main(["predict", *words, *QUIET, f"--ckpt_path={best}"])

@@ -63,9 +63,9 @@ def test_debug_brings_the_traceback(monkeypatch, tmp_path):
     with pytest.raises(ValueError, match="batch_size=0") as raised:
         main(on_blobs(tmp_path, "--data.batch_size=0"))
     assert messages.of(raised.value) == "batch_size=0: give at least 1"
-    command = [sys.executable, "-m", "vitlocal", "fit", "--model.width=big"]
+    command = [sys.executable, "-m", "vitlocal", "fit", "--model.network.embed_dim=big"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode != 0 and "Traceback" in done.stderr and "model.width" in done.stderr
+    assert done.returncode != 0 and "Traceback" in done.stderr and "model.network.embed_dim" in done.stderr
 
 
 def test_a_defect_keeps_its_traceback(monkeypatch, tmp_path):
@@ -80,7 +80,7 @@ def test_a_defect_keeps_its_traceback(monkeypatch, tmp_path):
 
 
 def test_of_two_processes_one_says_it(tmp_path):
-    command = [sys.executable, "-m", "vitlocal", *on_blobs(tmp_path, "--model.patch_size=5")]
+    command = [sys.executable, "-m", "vitlocal", *on_blobs(tmp_path, "--model.network.patch_size=5")]
     command += ["--trainer.strategy=ddp", "--trainer.devices=2"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(

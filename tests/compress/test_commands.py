@@ -127,7 +127,12 @@ def test_without_int8(run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "options", [[], ["--model.attention=clipped_softmax", "--model.pool=mean"], ["--model.attention=gated"]]
+    "options",
+    [
+        [],
+        ["--model.network.attention=ClippedSoftmax", "--model.network.global_pool=avg"],
+        ["--model.network.attention=Gated"],
+    ],
 )
 def test_onnx_gives_the_same_logits(options, run, blobs, tmp_path, validation, capsys):
     trained = fit(tmp_path, blobs, *options) if options else run
@@ -154,15 +159,12 @@ def test_safetensors_loads_into_timm(run, subject, tmp_path, validation):
     export(run, path)
     with safe_open(path, "pt") as file:
         facts = json.loads(file.metadata()["hyperparameters"])
+    sizes = facts["network"]["init_args"]
     vit = timm.models.VisionTransformer(
         img_size=facts["image_size"],
         in_chans=facts["in_channels"],
         num_classes=facts["num_classes"],
-        patch_size=facts["patch_size"],
-        embed_dim=facts["width"],
-        depth=facts["depth"],
-        num_heads=facts["heads"],
-        mlp_ratio=facts["mlp_ratio"],
+        **{name: sizes[name] for name in ("patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio")},
     )
     vit.load_state_dict(load_file(path))
     images, _ = validation

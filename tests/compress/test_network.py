@@ -1,26 +1,28 @@
+from functools import partial
+
 import pytest
 import torch
 
 from vitlocal.compress.network import Point, QuantizedViT, everything, nothing
 from vitlocal.compress.quantizer import quantize_weight
-from vitlocal.models import VisionTransformer
+from vitlocal.models import ClippedSoftmax, Gated, VisionTransformer
 
 KINDS = {
     "softmax": {},
-    "mean": {"pool": "mean"},
+    "mean": {"global_pool": "avg"},
     "patch norm": {"patch_norm": True},
     "Lee": {"init": "lee", "pos_embed": "none"},
     "fixed positions": {"pos_embed": "sincos"},
-    "clipped": {"attention": "clipped_softmax", "clip_gamma": -0.06, "clip_zeta": 1.2},
-    "linear gate": {"attention": "gated"},
-    "MLP gate": {"attention": "gated", "gate": "mlp", "gate_pi_init": 0.25},
-    "all heads": {"attention": "gated", "gate": "all_heads_linear"},
+    "clipped": {"attention": partial(ClippedSoftmax, gamma=-0.06, zeta=1.2)},
+    "linear gate": {"attention": Gated},
+    "MLP gate": {"attention": partial(Gated, gate="mlp", pi_init=0.25)},
+    "all heads": {"attention": partial(Gated, gate="all_heads_linear")},
 }
 
 
 def make(**options):
     torch.manual_seed(0)
-    sizes = {"image_size": (16, 12), "width": 24, "depth": 2, "heads": 3, "num_classes": 5}
+    sizes = {"img_size": (16, 12), "embed_dim": 24, "depth": 2, "num_heads": 3, "num_classes": 5}
     network = VisionTransformer(**sizes, **options)
     for parameter in network.parameters():  # far from the initial zeros, ones and uniform attention
         torch.nn.init.normal_(parameter, std=0.3)
@@ -112,7 +114,7 @@ def test_ranges_by_hand():
 @torch.no_grad()
 def test_clipped_weights_keep_their_zeros():
     """On the grid of clipped weights 0 is exact, so that what is cut stays cut."""
-    quantized = QuantizedViT(make(attention="clipped_softmax", clip_gamma=-0.1))
+    quantized = QuantizedViT(make(attention=partial(ClippedSoftmax, gamma=-0.1)))
     quantized.calibrate([images()])
     quantizer = quantized.activations[Point("block 0", "attention weights")]
     assert quantizer.low == 0 and quantizer(torch.zeros(3)).tolist() == [0, 0, 0]

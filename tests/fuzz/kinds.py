@@ -31,8 +31,12 @@ from vitlocal.runs import checkpoints
 
 DATA_KEYS = ("path", "batch_size", "val_fraction", "split_seed", "num_workers", "class_path", "image_size")
 KEYS = (
-    *(f"model.{name}" for name in ("patch_size", "width", "depth", "heads", "mlp_ratio", "pool", "dropout")),
-    *(f"model.{name}" for name in ("stochastic_depth", "lr", "weight_decay", "warmup_epochs", "compile")),
+    *(f"model.network.{name}" for name in ("patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio")),
+    *(
+        f"model.network.{name}"
+        for name in ("global_pool", "drop_rate", "drop_path_rate", "attention", "init")
+    ),
+    *(f"model.{name}" for name in ("network", "width", "lr", "weight_decay", "warmup_epochs", "compile")),
     *(f"model.{name}" for name in ("image_size", "in_channels", "num_classes", "mean", "std", "colour")),
     *(f"protocol.{name}" for name in ("crop_flip", "photometric", "mixing", "label_smoothing", "mixin")),
     *(f"protocol.crop_flip.{name}" for name in ("padding", "flip", "class_path", "init_args")),

@@ -23,7 +23,7 @@ KINDS = {
     "softmax": {},
     "clipped": {"attention": "clipped_softmax", "clip_alpha": 0.5},
     "gated": {"attention": "gated"},
-    "no bias": {"init": "lee", "pool": "mean"},
+    "no bias": {"init": "lee", "global_pool": "avg"},
 }
 
 
@@ -31,7 +31,7 @@ KINDS = {
 @torch.no_grad()
 def test_position_alone_by_loops_over_images_and_heads(kind):
     torch.manual_seed(0)
-    network = VisionTransformer(image_size=(12, 8), width=24, depth=2, heads=3, **kind).eval()
+    network = VisionTransformer(img_size=(12, 8), embed_dim=24, depth=2, num_heads=3, **kind).eval()
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.4)
     images = torch.randn(7, 3, 12, 8)
@@ -66,7 +66,7 @@ def test_position_alone_by_loops_over_images_and_heads(kind):
 def test_a_network_whose_positions_say_it_all_is_position_only():
     """Without anything but positions, attention is position-only attention."""
     torch.manual_seed(0)
-    network = VisionTransformer(image_size=(16, 16), width=24, depth=1, heads=3, init="lee").eval()
+    network = VisionTransformer(img_size=(16, 16), embed_dim=24, depth=1, num_heads=3, init="lee").eval()
     with torch.no_grad():
         network.patch_embed.proj.weight.zero_()
         observation = Observation(network, torch.device("cpu"))
@@ -82,7 +82,7 @@ def test_a_network_whose_positions_say_it_all_is_position_only():
 @pytest.fixture
 def run(tmp_path, npz_file):
     def fit(name, *words):
-        words = ("--model.patch_size=1", "--trainer.max_epochs=1", *words)
+        words = ("--model.network.patch_size=1", "--trainer.max_epochs=1", *words)
         return blobs.fit(tmp_path / name, npz_file, *words)
 
     return fit

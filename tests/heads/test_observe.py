@@ -159,7 +159,7 @@ def test_bfloat16_probabilities():
 def test_the_projection_runs_once_and_gives_the_probabilities(bfloat16):
     """What is read from the layer ``qkv`` is what the module says of its own input."""
     torch.manual_seed(0)
-    network = VisionTransformer((8, 8), width=16, depth=2, heads=2, patch_size=2).eval()
+    network = VisionTransformer((8, 8), embed_dim=16, depth=2, num_heads=2, patch_size=2).eval()
     for block in network.blocks:
         nn.init.normal_(block.attn.qkv.weight, std=0.5)  # not uniform: the comparison can fail
     inputs, seen, calls = [], [[], []], []

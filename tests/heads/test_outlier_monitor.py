@@ -75,7 +75,13 @@ def module():
     torch.manual_seed(0)
     module = ToyModule()
     module.network = VisionTransformer(
-        image_size=(8, 6), in_channels=1, num_classes=3, patch_size=2, width=WIDTH, depth=DEPTH, heads=HEADS
+        img_size=(8, 6),
+        in_chans=1,
+        num_classes=3,
+        patch_size=2,
+        embed_dim=WIDTH,
+        depth=DEPTH,
+        num_heads=HEADS,
     )
     with torch.no_grad():
         for parameter in module.network.blocks.parameters():
@@ -313,7 +319,7 @@ def test_two_processes(make_trainer, tmp_path, images):
         folder = tmp_path / str(len(tables))
         monitor = OutlierMonitor(deviations=DEVIATIONS)
         trainer = make_trainer(callbacks=[monitor], default_root_dir=folder, **options)
-        task = Classification(width=WIDTH, depth=DEPTH, heads=HEADS)
+        task = Classification({"embed_dim": WIDTH, "depth": DEPTH, "num_heads": HEADS})
         trainer.validate(task, NPZ(path=str(tmp_path / "noise.npz"), batch_size=8), verbose=False)
         table = read(folder / "outliers.csv") + read(folder / "do_nothing.csv")
         tables.append([float(value) for row in table for value in row.values()])
@@ -324,7 +330,12 @@ def test_two_processes(make_trainer, tmp_path, images):
 def test_on_the_command_line(npz_file, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = ["fit", "--config=npz.yaml", f"--data.path={npz_file}", "--data.batch_size=8"]
-    words += ["--model.width=16", "--model.depth=2", "--model.heads=2", "--model.warmup_epochs=0"]
+    words += [
+        "--model.network.embed_dim=16",
+        "--model.network.depth=2",
+        "--model.network.num_heads=2",
+        "--model.warmup_epochs=0",
+    ]
     words += ["--trainer.max_epochs=1", "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
     words += ["--checkpoint=null"]
     for extra in ([], ["--outliers=OutlierMonitor", "--outliers.deviations=3"]):

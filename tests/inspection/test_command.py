@@ -353,7 +353,7 @@ def test_a_spoilt_checkpoint(spoil, run):
 
 
 def test_a_network_without_class_token(tmp_path, blobs):
-    run = fit(tmp_path, blobs, "--model.pool=mean", "--trainer.max_epochs=1")
+    run = fit(tmp_path, blobs, "--model.network.global_pool=avg", "--trainer.max_epochs=1")
     with pytest.raises(InputError, match="has no class token: give centre"):
         inspect(str(run), query="class")
     inspect(str(run), maps=1)
@@ -367,7 +367,7 @@ def test_a_folder_is_inspected_as_it_was_trained_on(tmp_path, resize):
         pixels = np.random.default_rng(number).integers(0, 256, (20, 9, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / "pets" / split / "x.png")
     words = ["--config=image_folder.yaml", f"--data.path={tmp_path / 'pets'}", f"--data.resize={resize}"]
-    run = fit(tmp_path, "unused", *words, "--data.image_size=[8,12]", "--model.patch_size=4")
+    run = fit(tmp_path, "unused", *words, "--data.image_size=[8,12]", "--model.network.patch_size=4")
     inspect(str(run), output=tmp_path / "data", maps=0)
     inspect(str(run), images=tmp_path / "pets/val", output=tmp_path / "folder", maps=0)
     assert table(tmp_path / "data/heads.csv") == table(tmp_path / "folder/heads.csv")

@@ -13,38 +13,45 @@ from vitlocal.models import Softmax, VisionTransformer, attention_weights
 
 SHAPES = {
     "default": {},
-    "tiny-imagenet": {"image_size": (64, 64), "patch_size": 8, "num_classes": 200},
-    "grey, mean pooling": {"in_channels": 1, "pool": "mean", "width": 96, "depth": 3, "heads": 6},
-    "non-square grid": {"image_size": (24, 40), "width": 64, "depth": 2, "heads": 4, "mlp_ratio": 4.0},
-    "patch 1, one head": {"image_size": (5, 3), "patch_size": 1, "width": 16, "depth": 2, "heads": 1},
-    "patch norm": {"width": 48, "depth": 2, "heads": 4, "patch_norm": True},
+    "tiny-imagenet": {"img_size": (64, 64), "patch_size": 8, "num_classes": 200},
+    "grey, mean pooling": {"in_chans": 1, "global_pool": "avg", "embed_dim": 96, "depth": 3, "num_heads": 6},
+    "non-square grid": {"img_size": (24, 40), "embed_dim": 64, "depth": 2, "num_heads": 4, "mlp_ratio": 4.0},
+    "patch 1, one head": {"img_size": (5, 3), "patch_size": 1, "embed_dim": 16, "depth": 2, "num_heads": 1},
+    "patch norm": {"embed_dim": 48, "depth": 2, "num_heads": 4, "patch_norm": True},
 }
 
 
 @pytest.fixture(params=SHAPES.values(), ids=SHAPES.keys())
 def pair(request):
     """A vitlocal ViT with the weights of a timm ViT of the same shape, and that timm ViT."""
-    shape = {"image_size": (32, 32), "in_channels": 3, "patch_size": 4, "width": 192, "depth": 9, "heads": 12}
-    shape |= {"mlp_ratio": 2.0, "num_classes": 10, "pool": "token"} | request.param
+    shape = {
+        "img_size": (32, 32),
+        "in_chans": 3,
+        "patch_size": 4,
+        "embed_dim": 192,
+        "depth": 9,
+        "num_heads": 12,
+    }
+    shape |= {"mlp_ratio": 2.0, "num_classes": 10, "global_pool": "token"} | request.param
     torch.manual_seed(0)
     reference = timm.models.VisionTransformer(
-        img_size=shape["image_size"],
-        in_chans=shape["in_channels"],
+        img_size=shape["img_size"],
+        in_chans=shape["in_chans"],
         patch_size=shape["patch_size"],
-        embed_dim=shape["width"],
+        embed_dim=shape["embed_dim"],
         depth=shape["depth"],
-        num_heads=shape["heads"],
+        num_heads=shape["num_heads"],
         mlp_ratio=shape["mlp_ratio"],
         num_classes=shape["num_classes"],
-        class_token=shape["pool"] == "token",
-        global_pool="token" if shape["pool"] == "token" else "avg",
+        class_token=shape["global_pool"] == "token",
+        global_pool="token" if shape["global_pool"] == "token" else "avg",
         embed_norm_layer=partial(nn.LayerNorm, eps=1e-6) if shape.get("patch_norm") else None,
     ).eval()
     for parameter in reference.parameters():  # biases and class token are zero at first: give them a say
         nn.init.normal_(parameter, std=0.1)
     network = VisionTransformer(**shape).eval()
     network.load_state_dict(reference.state_dict())
-    images = torch.randn(3, shape["in_channels"], *shape["image_size"])
+    images = torch.randn(3, shape["in_chans"], *shape["img_size"])
     return network, reference, images
 
 
@@ -112,7 +119,7 @@ def test_probabilities_are_float32_under_autocast():
 
 def test_stochastic_depth_drops_whole_branches_in_training_only():
     torch.manual_seed(0)
-    network = VisionTransformer(width=24, depth=4, heads=2, stochastic_depth=0.9)
+    network = VisionTransformer(embed_dim=24, depth=4, num_heads=2, drop_path_rate=0.9)
     images = torch.randn(8, 3, 32, 32)
     rates = [getattr(block.drop_path, "p", 0.0) for block in network.blocks]
     assert rates == pytest.approx([0.0, 0.3, 0.6, 0.9])
@@ -124,11 +131,11 @@ def test_stochastic_depth_drops_whole_branches_in_training_only():
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
-        ({"image_size": (32, 30)}, "32x30: both sides must be multiples"),
-        ({"width": 100, "heads": 12}, "width is 100 and heads is 12"),
+        ({"img_size": (32, 30)}, "32x30: both sides must be multiples"),
+        ({"embed_dim": 100, "num_heads": 12}, "embed_dim is 100 and num_heads is 12"),
         ({"depth": 0}, "depth is 0"),
-        ({"dropout": 1.0}, "dropout is 1.0"),
-        ({"stochastic_depth": -0.1}, "stochastic_depth is -0.1"),
+        ({"drop_rate": 1.0}, "drop_rate is 1.0"),
+        ({"drop_path_rate": -0.1}, "drop_path_rate is -0.1"),
         ({"mlp_ratio": 0.0}, "mlp_ratio is 0.0"),
     ],
 )
@@ -139,7 +146,7 @@ def test_wrong_shapes_are_named(wrong, sentence):
 
 def test_lees_initialisation_has_their_deviations():
     torch.manual_seed(0)
-    network = VisionTransformer(width=192, depth=2, heads=12, init="lee")
+    network = VisionTransformer(embed_dim=192, depth=2, num_heads=12, init="lee")
     width, hidden, pixels = 192, 384, 3 * 4 * 4
 
     def xavier(inputs, outputs):
@@ -167,9 +174,11 @@ def test_lees_initialisation_has_their_deviations():
     assert 0.5 < 1 / (1 + patches.pow(2).mean().item()) < 0.8
 
 
-@pytest.mark.parametrize("pool", ["token", "mean"])
+@pytest.mark.parametrize("pool", ["token", "avg"])
 def test_sincos_positions_are_the_waves_of_row_and_column(pool):
-    network = VisionTransformer(image_size=(8, 12), width=24, depth=1, heads=2, pool=pool, pos_embed="sincos")
+    network = VisionTransformer(
+        img_size=(8, 12), embed_dim=24, depth=1, num_heads=2, global_pool=pool, pos_embed="sincos"
+    )
     prefix = network.geometry.num_prefix_tokens
     assert "pos_embed" not in network.state_dict()
     positions = network.pos_embed[0]
@@ -185,7 +194,9 @@ def test_sincos_positions_are_the_waves_of_row_and_column(pool):
 
 def test_without_positions_patches_can_change_places():
     torch.manual_seed(0)
-    network = VisionTransformer(width=24, depth=2, heads=2, pool="mean", pos_embed="none").eval()
+    network = VisionTransformer(
+        embed_dim=24, depth=2, num_heads=2, global_pool="avg", pos_embed="none"
+    ).eval()
     images = torch.randn(2, 3, 32, 32)
     moved = images.roll(8, dims=2)  # by whole patches
     torch.testing.assert_close(network(moved), network(images), rtol=1e-4, atol=1e-5)
@@ -196,7 +207,7 @@ def test_without_positions_patches_can_change_places():
     [
         ({"init": "he"}, "init is 'he': it must be one of timm, lee"),
         ({"pos_embed": "rotary"}, "pos_embed is 'rotary'"),
-        ({"pos_embed": "sincos", "width": 18, "heads": 2}, "must be a multiple of 4"),
+        ({"pos_embed": "sincos", "embed_dim": 18, "num_heads": 2}, "must be a multiple of 4"),
     ],
 )
 def test_wrong_options_are_refused(given, sentence):

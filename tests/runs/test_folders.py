@@ -94,7 +94,7 @@ def test_the_run_is_where_we_say(words, tmp_path, monkeypatch):
 def test_a_refused_run_leaves_no_folder(logger, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit):
-        main(on_blobs(tmp_path, f"--trainer.logger={logger}", "--model.patch_size=5"))
+        main(on_blobs(tmp_path, f"--trainer.logger={logger}", "--model.network.patch_size=5"))
     assert "patch_size is 5" in capsys.readouterr().err
     assert not (tmp_path / "lightning_logs").exists()
 
@@ -112,36 +112,31 @@ def test_a_run_that_has_begun_stays(tmp_path, monkeypatch):
     assert (run / "config.yaml").exists()
 
 
-DEFAULT = {"attention": "softmax", "pool": "token", "depth": 9}
-
-
 @pytest.mark.parametrize(
     ("model", "name"),
     [
-        (DEFAULT | {"depth": 3}, ""),
-        (DEFAULT | {"attention": "clipped_softmax"}, "clipped_softmax"),
-        (DEFAULT | {"attention": {"class_path": "a.b.ClippedSoftmax"}}, "clipped_softmax"),
-        (DEFAULT | {"pool": "mean"}, "pool=mean"),
-        (DEFAULT | {"schedule": "constant"}, ""),
-        (DEFAULT | {"network": "timm:vit_tiny/x"}, "timm_vit_tiny_x"),
+        ({"network": {"depth": 3}, "lr": 0.1, "schedule": "constant"}, ""),
+        ({"network": {"attention": {"class_path": "vitlocal.models.Softmax"}}}, ""),
+        ({"network": {"attention": {"class_path": "a.b.ClippedSoftmax"}}}, "clipped_softmax"),
+        ({"network": {"attention": {"class_path": "Gated", "init_args": {"gate": "linear"}}}}, "gated"),
+        ({"network": {"attention": {"class_path": "Gated", "init_args": {"gate": "mlp"}}}}, "gated-gate=mlp"),
+        (
+            {"class_path": "vitlocal.tasks.Classification", "init_args": {"network": {"init": "lee"}}},
+            "init=lee",
+        ),
+        ({"network": {"global_pool": "avg"}}, "pool=mean"),  # as earlier releases called it
+        ({"network": {"class_path": "mine.Net", "init_args": {"name": "a/b", "size": 3}}}, "net-name=a_b"),
     ],
 )
 def test_the_name_holds_what_makes_another_model(model, name):
-    assert folders.variant(model, DEFAULT) == name
-
-
-def test_in_a_default_class_its_choices_count():
-    def network(attention):
-        return {"network": {"class_path": "x.ViT", "init_args": {"attention": attention, "depth": 3}}}
-
-    assert folders.variant(network("gated"), network("softmax")) == "gated"
-    assert folders.variant(network("softmax"), network("softmax")) == ""
+    assert folders.variant(model) == name
 
 
 def test_a_name_is_taken_apart_again():
-    for model in ({}, {"attention": "gated"}, {"attention": "gated", "pool": "mean"}):
+    gated = {"network": {"attention": {"class_path": "Gated"}}}
+    for model in ({}, gated, {"network": {"attention": {"class_path": "Gated"}, "global_pool": "avg"}}):
         name = folders.run_name("my-digits", "modern", model)
         assert name.startswith("my-digits-modern")
         assert folders.split_name(name, model) == ("my-digits", name.removeprefix("my-digits-"))
     # Of a run of an earlier release, whose name had no kind.
-    assert folders.split_name("my-digits-modern", {"attention": "gated"}) == ("my-digits", "modern")
+    assert folders.split_name("my-digits-modern", gated) == ("my-digits", "modern")

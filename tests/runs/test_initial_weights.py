@@ -20,7 +20,7 @@ def optimizer(folder):
 @pytest.fixture
 def fit(tmp_path, npz_file):
     def run(name, *words):
-        words = ("--model.patch_size=2", "--model.schedule=constant", *words)
+        words = ("--model.network.patch_size=2", "--model.schedule=constant", *words)
         return blobs.fit(tmp_path / name, npz_file, *words)
 
     return run
@@ -60,7 +60,7 @@ def test_resumed_it_keeps_its_own_weights(fit):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ("--model.width=18", "doesn't fit the model"),
+        ("--model.network.embed_dim=18", "doesn't fit the model"),
         ("--init_from=nowhere.ckpt", "there is no checkpoint nowhere.ckpt"),
     ],
 )

@@ -142,9 +142,8 @@ def train(make_trainer, data, folder, *, at=None, resume=False, **options):
     """Two epochs of three steps of a network that drops out; its weights, and what ``at`` saw."""
     seed_everything(0, verbose=False)
     at = at or At()
-    task = Classification(
-        patch_size=4, width=16, depth=2, heads=2, dropout=0.2, stochastic_depth=0.2, warmup_epochs=1
-    )
+    network = {"embed_dim": 16, "depth": 2, "num_heads": 2, "drop_rate": 0.2, "drop_path_rate": 0.2}
+    task = Classification(network, warmup_epochs=1)
     callbacks = [at, EpochMetrics(), ProcessStates(), RunCheckpoint(dirpath=folder, **options)]
     own = {"callbacks": callbacks, "plugins": [CheckpointFiles()], "enable_checkpointing": True}
     trainer = make_trainer(max_epochs=2, **own)

@@ -25,8 +25,11 @@ def test_a_run_gives_what_it_holds(folder):
     assert run.folder == folder
     assert list(run.checkpoints) == ["best.ckpt", "last.ckpt", "last.previous.ckpt"]
     assert run.checkpoint == folder / "checkpoints" / "best.ckpt"
-    assert run.config["model"]["width"] == 16
-    assert run.hyperparameters["image_size"] == (8, 8) and run.hyperparameters["width"] == 16
+    assert run.config["model"]["init_args"]["network"]["init_args"]["embed_dim"] == 16
+    assert (
+        run.hyperparameters["image_size"] == (8, 8)
+        and run.hyperparameters["network"]["init_args"]["embed_dim"] == 16
+    )
     data = run.load_data()
     assert isinstance(data, NPZ) and data.name == "blobs"
     data.setup()

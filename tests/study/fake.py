@@ -34,7 +34,7 @@ def config(components=(), seed=0, epochs=4, **settings):
     return {
         "seed_everything": seed,
         "trainer": {"max_epochs": epochs},
-        "model": {"patch_size": 4, "pool": "token", "image_size": None},
+        "model": {"network": {"patch_size": 4, "global_pool": "token"}, "image_size": None},
         "data": {"class_path": "vitlocal.data.Digits", "init_args": {"batch_size": 32}},
         "protocol": protocol,
         "locality": {"class_path": "vitlocal.heads.LocalityMonitor", "init_args": {"unit": "grid"}},

@@ -14,7 +14,9 @@ from vitlocal.study.progress import duration, listing, seconds_left
 
 def make(folder, condition, seed=0, fingerprint="f", then=()):
     place = folder / "cells" / "digits" / condition / f"seed_{seed}"
-    return Cell("digits", condition, seed, place, ("--a=1",), then, fingerprint, {"model.width": "12"}, 2)
+    return Cell(
+        "digits", condition, seed, place, ("--a=1",), then, fingerprint, {"model.network.embed_dim": "12"}, 2
+    )
 
 
 def calls(cell):
@@ -122,7 +124,7 @@ def test_other_settings_are_refused_and_named(tmp_path):
     version = cells.newest_run(cell)
     (version / "config.yaml").write_text(yaml.safe_dump({"model": {"width": 24}}))
     other = make(tmp_path, "good", fingerprint="g")
-    with pytest.raises(InputError, match=r"model\.width is 24 there and 12 here"):
+    with pytest.raises(InputError, match=r"model\.network\.embed_dim is 24 there and 12 here"):
         cells.state(other)
     (version / "config.yaml").unlink()
     with pytest.raises(InputError, match="other settings: give the study another output"):

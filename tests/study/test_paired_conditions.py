@@ -28,7 +28,12 @@ def run(tmp_path, npz_file):
 
     def fit(condition, seed):
         Recorder.seen = []
-        words = (f"--seed_everything={seed}", "--model.lr=0", "--model.patch_size=2", *CONDITIONS[condition])
+        words = (
+            f"--seed_everything={seed}",
+            "--model.lr=0",
+            "--model.network.patch_size=2",
+            *CONDITIONS[condition],
+        )
         recorder = f"--trainer.callbacks+={__name__}.Recorder"
         folder = tmp_path / f"{condition}-{seed}"
         blobs.fit(folder, npz_file, *words, recorder)

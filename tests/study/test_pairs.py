@@ -25,10 +25,10 @@ def test_each_is_compared_with_the_first_that_differs_in_one_thing(tmp_path):
     ]
     assert pairs(runs) == [
         ("timm baseline", "timm cutmix", "protocol.mixing"),
-        ("timm baseline", "lee baseline", "model.init"),
-        ("timm cutmix", "lee cutmix", "model.init"),
+        ("timm baseline", "lee baseline", "model.network.init"),
+        ("timm cutmix", "lee cutmix", "model.network.init"),
         ("lee baseline", "lee cutmix", "protocol.mixing"),
-        ("timm baseline", "all else", "protocol.photometric, protocol.mixing, model.init"),
+        ("timm baseline", "all else", "protocol.photometric, protocol.mixing, model.network.init"),
     ]
 
 

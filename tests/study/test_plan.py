@@ -13,7 +13,7 @@ DIGITS = {"digits": "--config=digits.yaml"}
 
 
 def test_a_cell_is_a_command_line_of_fit(tmp_path):
-    made = plan.cells(tmp_path, resolve, DIGITS, CONDITIONS, [0, 1], "--model.width=12")
+    made = plan.cells(tmp_path, resolve, DIGITS, CONDITIONS, [0, 1], "--model.network.embed_dim=12")
     assert [cell.name for cell in made] == [
         "digits/baseline/seed_0",
         "digits/modern/seed_0",
@@ -22,7 +22,7 @@ def test_a_cell_is_a_command_line_of_fit(tmp_path):
     ]
     assert made[3].words == (
         *("--config=digits.yaml", "--config", "modern.yaml"),
-        *("--model.width=12", "--seed_everything=1", "--trainer.devices=1"),
+        *("--model.network.embed_dim=12", "--seed_everything=1", "--trainer.devices=1"),
     )
     assert made[3].folder == tmp_path / "cells" / "digits" / "modern" / "seed_1"
     assert {cell.epochs for cell in made} == {36}
@@ -36,11 +36,11 @@ def test_the_fingerprint_is_of_what_a_run_does(tmp_path):
         ].fingerprint
 
     same = fingerprint("")
-    assert fingerprint("--model.depth=4") == same  # what the digits' file says anyway
+    assert fingerprint("--model.network.depth=4") == same  # what the digits' file says anyway
     assert fingerprint("--data.num_workers=1 --checkpoint.monitor=val/loss --trainer.logger=false") == same
     assert fingerprint("", seed=1) == same  # a cell's folder tells the seed
     changed = [
-        fingerprint("--model.depth=3"),
+        fingerprint("--model.network.depth=3"),
         fingerprint("--trainer.max_epochs=5"),
         fingerprint("", "modern"),
     ]
@@ -73,8 +73,9 @@ def test_a_class_path_is_the_same_however_short():
 
 
 def test_a_key_of_the_model_that_came_later_is_its_default():
-    old, new = {"model": {"width": 96, "heads": 12}}, {"model": {"width": 96, "heads": 12, "depth": 9}}
-    assert settings.flat(old) == settings.flat(new) == {"model.width": "96"}
+    sizes = {"embed_dim": 96, "num_heads": 12}
+    old, new = {"model": {"network": sizes}}, {"model": {"network": sizes | {"depth": 9}}}
+    assert settings.flat(old) == settings.flat(new) == {"model.network.embed_dim": "96"}
 
 
 @pytest.mark.parametrize(
@@ -88,7 +89,7 @@ def test_a_key_of_the_model_that_came_later_is_its_default():
         ({"conditions": {"..": ""}}, "would be a folder"),
         ({"data": {"": ""}}, "would be a folder"),
         ({"fit": "--model.widht=3"}, "cell digits/baseline/seed_0: there is no key model.widht"),
-        ({"fit": "--model.width='3"}, "close each quote"),
+        ({"fit": "--model.network.embed_dim='3"}, "close each quote"),
         ({"fit": "--config nowhere.yaml"}, "cell digits/baseline/seed_0: config nowhere.yaml"),
         ({"fit": "--locality=null"}, "locality is null"),
         ({"fit": "--trainer.max_epochs=-1"}, "max_epochs is -1"),
@@ -114,8 +115,8 @@ VARIED = {
     "protocols.yaml": ("protocol.",),
     "dose.yaml": ("protocol.",),
     "why.yaml": ("protocol.",),
-    "nothing.yaml": ("protocol.", "model.attention"),
-    "sink.yaml": ("protocol.mixing", "model.init", "model.pool"),
+    "nothing.yaml": ("protocol.", "model.network.attention"),
+    "sink.yaml": ("protocol.mixing", "model.network.init", "model.network.global_pool"),
     "fork.yaml": ("protocol.mixing",),
 }
 
@@ -157,13 +158,13 @@ def test_conditions_that_are_one_run_are_refused(tmp_path):
 
 def test_conditions_begin_with_their_trunk(tmp_path):
     made = plan.cells(
-        tmp_path, resolve, DIGITS, CONDITIONS, [0, 1], trunk="--config baseline.yaml --model.depth=2"
+        tmp_path, resolve, DIGITS, CONDITIONS, [0, 1], trunk="--config baseline.yaml --model.network.depth=2"
     )
     assert [cell.condition for cell in made] == 2 * ["trunk", "baseline", "modern"]
     assert [cell.trunk for cell in made] == [None, made[0], made[0], None, made[3], made[3]]
     assert plan.stages(made) == [[made[0], made[3]], [made[1], made[2], made[4], made[5]]]
     other = plan.cells(
-        tmp_path, resolve, DIGITS, CONDITIONS, [0], trunk="--config baseline.yaml --model.depth=3"
+        tmp_path, resolve, DIGITS, CONDITIONS, [0], trunk="--config baseline.yaml --model.network.depth=3"
     )
     plain = plan.cells(tmp_path, resolve, DIGITS, CONDITIONS, [0])
     assert len({cells[-1].fingerprint for cells in (made, other, plain)}) == 3

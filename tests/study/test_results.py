@@ -265,8 +265,11 @@ def test_a_run_that_was_stopped_early_is_finished(tmp_path, npz_file):
 
 
 def test_a_default_of_the_model_is_named_so(tmp_path):
-    models = {"softmax": {"patch_size": 4}, "gated": {"patch_size": 4, "attention": "gated"}}
+    models = {
+        "softmax": {"patch_size": 4},
+        "gated": {"patch_size": 4, "attention": "gated"},
+    }  # as an earlier release wrote it
     for number, model in enumerate(models.values()):
         write_run(tmp_path / "logs" / "digits-modern" / f"version_{number}", config(model=model))
     names = [run.condition for run in find_runs([tmp_path])]
-    assert names == ["modern, model.attention=default", 'modern, model.attention="gated"']
+    assert names == ["modern, model.network.attention=default", 'modern, model.network.attention="Gated"']

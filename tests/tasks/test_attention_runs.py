@@ -1,6 +1,7 @@
 """Runs with each attention, from the command line: trained, resumed exactly, observed and inspected."""
 
 import csv
+from functools import partial
 
 import pytest
 import torch
@@ -14,10 +15,19 @@ from vitlocal.tasks import Classification
 from vitlocal.tasks.schedule import decay_groups
 
 KINDS = {
-    "clipped": ["--model.attention=clipped_softmax"],
-    "gated": ["--model.attention=gated", "--model.gate=mlp", "--model.patch_norm=true"],
+    "clipped": ["--model.network.attention=ClippedSoftmax"],
+    "gated": [
+        "--model.network.attention=Gated",
+        "--model.network.attention.gate=mlp",
+        "--model.network.patch_norm=true",
+    ],
 }
-SMALL = ["--model.width=16", "--model.depth=2", "--model.heads=2", "--data.batch_size=8"]
+SMALL = [
+    "--model.network.embed_dim=16",
+    "--model.network.depth=2",
+    "--model.network.num_heads=2",
+    "--data.batch_size=8",
+]
 QUIET = [
     "--trainer.enable_progress_bar=false",
     "--trainer.enable_model_summary=false",
@@ -60,7 +70,7 @@ def test_a_run_goes_on_exactly_and_is_inspected(words, fit):
     assert [row["epoch"] for row in rows] == [str(epoch) for epoch in range(4) for _ in range(4)]
     assert len({row["mad"] for row in rows if row["epoch"] == "3"}) == 4
     subject = trained_subject(open_run(straight / "checkpoints" / "last.ckpt"))
-    kind = Gated if "gated" in words[0] else ClippedSoftmax
+    kind = Gated if "Gated" in words[0] else ClippedSoftmax
     assert all(type(block.attn) is kind for block in subject.network.blocks)
     inspect(str(straight / "checkpoints" / "last.ckpt"), maps=1, data=str(straight / "config.yaml"))
     (inspected,) = straight.rglob("inspect*/heads.csv")
@@ -72,9 +82,8 @@ def test_a_run_goes_on_exactly_and_is_inspected(words, fit):
 def test_a_checkpoint_from_before_these_options_loads(fit, tmp_path):
     checkpoint = fit() / "checkpoints" / "last.ckpt"
     content = torch.load(checkpoint, weights_only=True)
-    new = ("attention", "clip_gamma", "clip_alpha", "clip_zeta", "gate", "gate_pi_init", "gate_hidden")
-    for name in (*new, "patch_norm"):
-        del content["hyper_parameters"][name]
+    for name in ("attention", "patch_norm"):
+        del content["hyper_parameters"]["network"]["init_args"][name]
     old = tmp_path / "old.ckpt"
     torch.save(content, old)
     tasks = [
@@ -86,15 +95,17 @@ def test_a_checkpoint_from_before_these_options_loads(fit, tmp_path):
 
 def test_an_option_of_another_attention_is_refused_in_a_sentence(fit, tmp_path, capsys):
     with pytest.raises(SystemExit) as caught:
-        fit("--model.clip_alpha=0.5")
+        fit("--model.network.attention.alpha=0.5")
     said = f"{caught.value.code} {capsys.readouterr().err}"
-    assert "clip_alpha is 0.5 but attention is softmax" in said
+    assert "there is no key model.network.attention.alpha" in said
     assert not list(tmp_path.glob("lightning_logs/*/version_*"))
 
 
 @pytest.mark.parametrize("gate", ["linear", "mlp", "all_heads_linear"])
 def test_gates_weights_are_decayed_and_their_biases_are_not(gate):
-    network = VisionTransformer(width=24, depth=1, heads=2, attention="gated", gate=gate, patch_norm=True)
+    network = VisionTransformer(
+        embed_dim=24, depth=1, num_heads=2, attention=partial(Gated, gate=gate), patch_norm=True
+    )
     names = {id(parameter): name for name, parameter in network.named_parameters()}
     decayed, undecayed = ({names[id(p)] for p in group["params"]} for group in decay_groups(network, 0.05))
     assert {name.rpartition(".")[2] for name in decayed} == {"weight"}

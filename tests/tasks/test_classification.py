@@ -14,7 +14,8 @@ from vitlocal.errors import InputError
 from vitlocal.heads import LocalityMonitor
 from vitlocal.tasks import Classification, EpochMetrics, PredictionWriter
 
-SMALL = {"patch_size": 4, "width": 16, "depth": 2, "heads": 2, "warmup_epochs": 1}
+NETWORK = {"patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2}
+SMALL = {"network": NETWORK, "warmup_epochs": 1}
 
 
 @pytest.fixture

@@ -86,7 +86,7 @@ def test_a_run_that_is_well_is_left_alone(model, make_trainer, small_data):
     weights = []
     for callbacks in ([], [FiniteLoss(1)]):
         torch.manual_seed(0)
-        fresh = Classification(width=16, depth=1, heads=2, warmup_epochs=0)
+        fresh = Classification({"embed_dim": 16, "depth": 1, "num_heads": 2}, warmup_epochs=0)
         make_trainer(max_epochs=2, callbacks=callbacks).fit(fresh, small_data)
         weights.append(torch.cat([weight.flatten() for weight in fresh.parameters()]))
     assert torch.equal(*weights)

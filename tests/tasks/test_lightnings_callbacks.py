@@ -12,7 +12,7 @@ from vitlocal.tasks import Classification
 
 @pytest.fixture
 def fit(tmp_path, npz_file):
-    return lambda *words: blobs.fit(tmp_path, npz_file, "--model.patch_size=4", *words)
+    return lambda *words: blobs.fit(tmp_path, npz_file, "--model.network.patch_size=4", *words)
 
 
 def table(run, name="metrics"):

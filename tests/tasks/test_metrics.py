@@ -13,7 +13,8 @@ from vitlocal.runs import ProcessStates
 from vitlocal.tasks import Classification, EpochMetrics
 from vitlocal.tasks.metrics import MacroAUROC, evaluation_metrics
 
-SMALL = {"patch_size": 4, "width": 16, "depth": 1, "heads": 2, "warmup_epochs": 0}
+NETWORK = {"patch_size": 4, "embed_dim": 16, "depth": 1, "num_heads": 2}
+SMALL = {"network": NETWORK, "warmup_epochs": 0}
 
 
 def drawn(count, classes, seed=0):

@@ -26,9 +26,9 @@ def test_schedule_stays_at_zero_after_the_end():
     assert warmup_then("cosine", 31, 3, 30) == pytest.approx(0)
 
 
-@pytest.mark.parametrize("pool", ["token", "mean"])
+@pytest.mark.parametrize("pool", ["token", "avg"])
 def test_decay_groups_are_timms(pool):
-    network = VisionTransformer(width=24, depth=2, heads=2, pool=pool)
+    network = VisionTransformer(embed_dim=24, depth=2, num_heads=2, global_pool=pool)
     expected = param_groups_weight_decay(network, 0.05, no_weight_decay_list=("pos_embed", "cls_token"))
     mine = decay_groups(network, 0.05)
     by_decay = {group["weight_decay"]: {id(p) for p in group["params"]} for group in expected}

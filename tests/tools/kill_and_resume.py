@@ -37,9 +37,9 @@ COMMON = [
     "--config=npz.yaml",
     "--config=modern.yaml",
     "--data.batch_size=8",
-    "--model.width=16",
-    "--model.depth=2",
-    "--model.heads=2",
+    "--model.network.embed_dim=16",
+    "--model.network.depth=2",
+    "--model.network.num_heads=2",
     "--model.warmup_epochs=1",
     "--trainer.max_epochs=4",
     "--trainer.log_every_n_steps=2",
@@ -51,8 +51,8 @@ COMMON = [
 # 5 steps an epoch: a checkpoint falls on every place within it.
 WITHIN_EPOCHS = [
     "--checkpoint.every_n_train_steps=2",
-    "--model.dropout=0.1",
-    "--model.stochastic_depth=0.2",
+    "--model.network.drop_rate=0.1",
+    "--model.network.drop_path_rate=0.2",
 ]
 LIMIT = 300  # seconds that one process may take, at most
 RUN = "lightning_logs/tiny-modern"

@@ -109,7 +109,7 @@ def fit(folder: Path, *more: str) -> Path:
     if not data.exists():
         blobs.write(data)
     given = f"fit --config=npz.yaml --data.path={data} --config=baseline.yaml --data.batch_size=8"
-    small = "--model.depth=1 --model.warmup_epochs=0 --trainer.accelerator=cpu --trainer.max_epochs=2"
+    small = "--model.network.depth=1 --model.warmup_epochs=0 --trainer.accelerator=cpu --trainer.max_epochs=2"
     main([*given.split(), *small.split(), *more])
     return max(folder.glob("lightning_logs/*/version_*"), key=lambda run: run.stat().st_mtime_ns)
 

@@ -63,7 +63,7 @@ def validate(folder: Path, data: Path, batch_size: int, processes: int) -> dict[
         callbacks=[LocalityMonitor()],
         default_root_dir=root,
     )
-    task = Classification(width=16, depth=2, heads=2)
+    task = Classification({"embed_dim": 16, "depth": 2, "num_heads": 2})
     trainer.validate(task, NPZ(path=str(data), batch_size=batch_size), verbose=False)
     numbers = {name: value.item() for name, value in trainer.callback_metrics.items()}
     with (root / "heads.csv").open(newline="") as file:

@@ -15,6 +15,7 @@ import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from vitlocal.cli import model_words
 from vitlocal.errors import InputError
 
 GRACE = 10.0
@@ -134,6 +135,9 @@ def condensed(message: str, known: Iterable[str]) -> str:
     if found := re.match(r"the following arguments are required: (.*)", message):
         several = "are missing: give each, or a --config with them"
         return f"{found[1]} {several if ',' in found[1] else 'is missing: give it'}"
+    if (sentence := model_words.no_class(message)) is not None:
+        return sentence
+    message = model_words.of_classes(message)
     return _of_value(message) if message.startswith(_OF_VALUE) else _quoted(message, 300)
 
 
@@ -143,13 +147,13 @@ def _of_value(message: str) -> str:
     lines = [line.strip().removeprefix("- ") for line in message.splitlines()]
     leaves = [line for line in lines if line and not _FRAME.match(line)]
     said = " or ".join(leaf for leaf in leaves if "NoneType" not in leaf) or message
-    kind = re.search(r"Problem with given class_path '(.*)'", message)
-    if kind and (found := re.match(r"Option '(.*)' is not accepted", said)):
-        return _unknown(f"{key}.{found[1]}", [f"{key}.{name}" for name in _parameters(kind[1])])
+    kinds = re.findall(r"Problem with given class_path '(.*)'", message)
+    if kinds and (found := re.match(r"Option '(.*)' is not accepted", said)):
+        return _unknown(f"{key}.{found[1]}", [f"{key}.{name}" for name in _parameters(kinds[-1])])
     given = re.search(r"^  Given value: ([^\s(]*)$", message, re.MULTILINE)
     base = re.search(r"Subtypes: \[<class '([\w.]+)'>", message)
     shown = f"; given is {given[1]}" if given and given[1] not in said else ""
-    classes = f"; give {_classes(base[1])}" if base and not kind and _classes(base[1]) else ""
+    classes = f"; give {_classes(base[1])}" if base and not kinds and _classes(base[1]) else ""
     where = f"{key}: " if key else ""  # none where a class that is built says so itself
     return f"{where}{_quoted(said, 600)}{shown}{classes}"
 

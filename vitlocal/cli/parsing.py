@@ -2,6 +2,7 @@
 
 from typing import Any, NoReturn
 
+import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser
 
 from vitlocal import config_files
@@ -14,9 +15,8 @@ class ConfigFile(ActionConfigFile):
 
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
         """Find the file and merge it into what was given before."""
-        path = config_files.find(values)
-        config_files.read(path)  # refuses what is no mapping, in a sentence
-        super().__call__(parser, cfg, str(path), option_string)
+        content = config_files.read(config_files.find(values))
+        super().__call__(parser, cfg, yaml.safe_dump(content), option_string)
 
 
 class Sentences(ArgumentParser):

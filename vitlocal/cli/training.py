@@ -4,9 +4,9 @@ import inspect
 import json
 import logging
 import os
-import re
 import warnings
 from enum import Enum
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,9 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 
 from vitlocal import __version__, hardware
 from vitlocal.cli import callbacks
+from vitlocal.cli.model_words import todays, typed_of_model
 from vitlocal.cli.parsing import ConfigFile, Sentences
+from vitlocal.config_files import flat
 from vitlocal.data import Digits, ImageDataModule, UnlabelledImages
 from vitlocal.errors import InputError
 from vitlocal.files import remove_leftovers
@@ -54,8 +56,23 @@ def _plain(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+def _path(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
 class Parser(Sentences, LightningArgumentParser):
     """LightningCLI's own, in sentences."""
+
+
+def _refuse_null(key: str, given: Namespace) -> None:
+    """Refuse null where the class has another default, in what a class path is given, and below."""
+    module, _, name = given.class_path.rpartition(".")
+    defaults = inspect.signature(getattr(import_module(module), name)).parameters
+    for argument, value in given.get("init_args", Namespace()).items(branches=True, nested=False):
+        if value is None and argument in defaults and defaults[argument].default is not None:
+            raise InputError(f"{key}.{argument} is null: give a value, or leave it out")
+        if isinstance(value, Namespace) and "class_path" in value:
+            _refuse_null(f"{key}.{argument}", value)
 
 
 class SaveConfig(SaveConfigCallback):
@@ -86,10 +103,9 @@ class SaveConfig(SaveConfigCallback):
         if not self._saved:
             self._saved = True
             # A checkpoint brings its data set's facts: a resumed run keeps the settings it began with.
-            model, datamodule = self.config["model"], getattr(trainer, "datamodule", None)
+            model, datamodule = self.config["model"].init_args, getattr(trainer, "datamodule", None)
             for fact in DATA_FACTS:
-                own, given = model.get(fact), getattr(datamodule, fact, None)
-                if (tuple(own) if isinstance(own, list) else own) == given:
+                if fact in model and _plain(model[fact]) == getattr(datamodule, fact, None):
                     model[fact] = None
             if trainer.num_devices > 1:  # also where that many were found
                 self.config["trainer"]["devices"] = trainer.num_devices
@@ -154,7 +170,8 @@ class TrainingCLI(LightningCLI):
         """Trainer, model and data; the data may be left out."""
         parser.add_lightning_class_args(Trainer, "trainer")
         parser.set_defaults({f"trainer.{name}": value for name, value in self.trainer_defaults.items()})
-        parser.add_lightning_class_args(Classification, "model")
+        parser.add_lightning_class_args(LightningModule, "model", subclass_mode=True)
+        parser.set_defaults({"model": {"class_path": _path(Classification)}})
         parser.add_lightning_class_args(ImageDataModule, "data", subclass_mode=True, required=False)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -179,7 +196,7 @@ class TrainingCLI(LightningCLI):
         parser: LightningArgumentParser, kind: type, key: str, default: type | None = None
     ) -> None:
         default = default or kind
-        path = {"class_path": f"{default.__module__}.{default.__qualname__}"}
+        path = {"class_path": _path(default)}
         parser.add_argument(f"--{key}", type=kind | None, default=path, help="null switches it off")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -216,6 +233,16 @@ class TrainingCLI(LightningCLI):
         if self.config[command].get("images") is not None:
             self._predict_folder(self.config[command])
 
+    def _parse_ckpt_path(self) -> None:
+        """Take the model's settings of a checkpoint, as Lightning does; those of earlier releases too."""
+        command = self.config.get("subcommand")
+        path = self.config[command].get("ckpt_path") if command else None
+        if path and Path(path).is_file():
+            settings = read(path)["hyper_parameters"]
+            own = {name: value for name, value in settings.items() if not name.startswith("_")}
+            model = {"class_path": settings.get("_class_path", _path(Classification)), "init_args": own}
+            self.config = self.parser.parse_object({command: {"model": model}}, self.config)
+
     def _predict_folder(self, config: Namespace) -> None:
         """Put the folder of images in the place of the data set, as the checkpoint's network takes them."""
         if not config.ckpt_path:
@@ -224,7 +251,7 @@ class TrainingCLI(LightningCLI):
         if not facts.get("image_size") or not facts.get("in_channels"):
             raise InputError(f"{config.ckpt_path} doesn't say which images it takes: give one of vitlocal")
         config.data = Namespace(
-            class_path=f"{UnlabelledImages.__module__}.{UnlabelledImages.__qualname__}",
+            class_path=_path(UnlabelledImages),
             init_args=Namespace(
                 path=config.images,
                 image_size=tuple(facts["image_size"]),
@@ -236,15 +263,14 @@ class TrainingCLI(LightningCLI):
 
     def _parse(self, args: list[str]) -> Any:
         """Parse, and refuse what jsonargparse takes and Lightning fails on."""
-        parsed = self.parser.parse_args(args)
+        parsed = self.parser.parse_args(todays(args))
         given = parsed.get(parsed.get("subcommand") or "", {})
         for group in ("trainer", "model", "protocol"):
             if group in given and not isinstance(given[group], Namespace):
                 shown = json.dumps(given[group], default=str)
                 raise InputError(f"{group} is {shown}: it must be a mapping of keys to values")
-        for name, parameter in inspect.signature(Classification).parameters.items():
-            if given and given.model[name] is None and parameter.default is not None:
-                raise InputError(f"model.{name} is null: give a value, or leave it out")
+        if given:
+            _refuse_null("model", given.model)
         seed = given.get("seed_everything")
         if seed is not None and not 0 <= seed < 2**32:
             raise InputError(f"seed_everything is {seed}: it must be from 0 to {2**32 - 1}")
@@ -272,10 +298,10 @@ class TrainingCLI(LightningCLI):
 
     def _refuse_overridden(self, config: Namespace) -> None:
         """A checkpoint has the model's settings: refuse others that are typed."""
-        facts = read(config.ckpt_path)["hyper_parameters"]
-        typed = {found[1] for word in self._words if (found := re.match(r"--model\.(\w+)", word))}
-        for name in sorted(typed & facts.keys()):
-            given, own = _plain(config.model[name]), _plain(facts[name])
+        facts = dict(flat(read(config.ckpt_path)["hyper_parameters"]))
+        model = dict(flat(config.model.as_dict()))
+        for name in sorted(facts.keys() & model.keys() & typed_of_model(self._words)):
+            given, own = _plain(model[name]), _plain(facts[name])
             if given != own:
                 raise InputError(
                     f"model.{name} is {given} but the checkpoint {config.ckpt_path} has {own}: "

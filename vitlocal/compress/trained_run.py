@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator, Sequence
 from importlib import import_module
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,11 +50,10 @@ def data_of(subject: Subject, run: Run, given: ImageDataModule | str | None) -> 
         data = given if isinstance(given, ImageDataModule) else make_data(given)
     data.prepare_data()
     data.setup()
-    network: Any = subject.network
     facts = {
         "image_size": (subject.image_size, data.image_size),
         "in_channels": (len(subject.mean), data.in_channels),
-        "num_classes": (network.head.out_features, data.num_classes),
+        "num_classes": (run.hyperparameters["num_classes"], data.num_classes),
     }
     for fact, (own, its) in facts.items():
         if own != its:

@@ -1,5 +1,7 @@
 """A trained network of vitlocal, as this room wants it."""
 
+from typing import Any
+
 from vitlocal.inspection.subject import Subject
 from vitlocal.runs import Run
 
@@ -11,7 +13,7 @@ def trained_subject(run: Run) -> Subject:
         InputError: there is no checkpoint, it can't be read, or is of another program.
     """
     module = run.load_module()
-    network = module.network
+    network: Any = module.network
     return Subject(
         network,
         str(run.checkpoint),

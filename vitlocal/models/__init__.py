@@ -1,18 +1,25 @@
 """Plain networks: the Vision Transformer and its attention. Nothing here knows of Lightning."""
 
-from vitlocal.models.attention import Attention, ClippedSoftmax, Gated, GateKind, Softmax, attention_weights
-from vitlocal.models.factory import AttentionKind
-from vitlocal.models.vit import Init, PosEmbed, VisionTransformer
+from vitlocal.models.attention import (
+    Attention,
+    ClippedSoftmax,
+    Gated,
+    MakeAttention,
+    Softmax,
+    attention_weights,
+)
+from vitlocal.models.factory import MakeNetwork, make_network, network_settings
+from vitlocal.models.vit import VisionTransformer
 
 __all__ = [
     "Attention",
-    "AttentionKind",
     "ClippedSoftmax",
-    "GateKind",
     "Gated",
-    "Init",
-    "PosEmbed",
+    "MakeAttention",
+    "MakeNetwork",
     "Softmax",
     "VisionTransformer",
     "attention_weights",
+    "make_network",
+    "network_settings",
 ]

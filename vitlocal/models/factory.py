@@ -1,108 +1,124 @@
-"""Which attention a ViT has: its options, checked."""
+"""Networks as settings: a class path and its arguments, as a configuration and a checkpoint have them."""
 
-import math
-from collections.abc import Callable, Mapping
-from functools import partial
-from typing import Any, Literal, get_args
+import inspect
+import re
+from collections.abc import Mapping
+from functools import cache, partial
+from typing import Any, Protocol, TypeAlias
 
-from vitlocal.errors import InputError
-from vitlocal.models.attention import Attention, ClippedSoftmax, Gated, GateKind, Softmax
+from jsonargparse import ArgumentError, ArgumentParser
+from torch import nn
 
-AttentionKind = Literal["softmax", "clipped_softmax", "gated"]
+from vitlocal.errors import InputError, root_cause
+from vitlocal.models.attention import ClippedSoftmax, Gated, Softmax
+from vitlocal.models.vit import VisionTransformer
 
-OPTIONS: dict[str, tuple[AttentionKind, Any]] = {
-    "clip_gamma": ("clipped_softmax", None),
-    "clip_alpha": ("clipped_softmax", None),
-    "clip_zeta": ("clipped_softmax", 1.0),
-    "gate": ("gated", "linear"),
-    "gate_pi_init": ("gated", 0.5),
-    "gate_hidden": ("gated", 4),
-}
-"""For each option, the attention that has it and its default."""
-
-CLIP_ALPHA = 0.5
-"""Alpha of clipped softmax where neither alpha nor gamma is given.
-
-Where zeta is 1, weights below alpha / (tokens + alpha) are cut. From about 1 that would be uniform attention,
-1 / tokens each, as a whole, and with it every gradient of queries, keys and values of an untrained ViT. The
-paper's ViT of 197 tokens has gammas of -0.0001 and -0.003, alphas of 0.02 and 0.6; the 2 to 4 that the paper
-recommends are for BERT.
-"""
-
-LARGEST_HIDDEN = 2**16
+Settings: TypeAlias = dict[str, Any]
+"""``class_path`` and ``init_args``, plain values all the way down."""
 
 
-def attention_maker(
-    attention: AttentionKind,
-    width: int,
-    heads: int,
-    tokens: int,
-    dropout: float,
-    qkv_bias: bool,
-    options: Mapping[str, Any],
-) -> Callable[[], Attention]:
-    """What makes the attention module of one layer.
+class MakeNetwork(Protocol):
+    """What makes a network once the data set is known: a class, or ``functools.partial`` of one.
+
+    In a configuration it is a class path, with the network's own arguments, those that are not here.
+    """
+
+    def __call__(self, *, img_size: tuple[int, int], in_chans: int, num_classes: int) -> nn.Module:
+        """Make it.
+
+        Args:
+            img_size: height and width in pixels.
+            in_chans: 1 for grey, 3 for colour.
+            num_classes: number of logits.
+        """
+
+
+def expanded(given: str) -> str:
+    """The class path that a short name means; anything else as it is.
+
+    >>> expanded("VisionTransformer")
+    'vitlocal.models.VisionTransformer'
+    """
+    # jsonargparse finds classes by their bare name too, but torchvision and timm have one of this name.
+    return f"vitlocal.models.{given}" if given == VisionTransformer.__name__ else given
+
+
+def network_settings(network: MakeNetwork | Mapping[str, Any] | str) -> Settings:
+    """A network's settings, checked and whole, from whatever says which.
 
     Args:
-        attention: which attention.
-        width: features of a token; a multiple of ``heads``.
-        heads: number of attention heads.
-        tokens: length of the sequence, class token included.
-        dropout: dropout on the output projection.
-        qkv_bias: whether queries, keys and values have a bias.
-        options: a value for each name in ``OPTIONS``.
+        network: a class, ``functools.partial`` of one, a class path, or settings; without a class path they
+            are those of :class:`~vitlocal.models.VisionTransformer`.
 
     Raises:
-        InputError: a value out of its range, or one for another attention than the chosen one.
+        InputError: there is no such class, or it takes no such arguments.
     """
-    if attention not in get_args(AttentionKind):
+    settings: Settings = _parsed(_given(network)).as_dict()["network"]
+    return settings
+
+
+def make_network(settings: Settings, **facts: Any) -> nn.Module:
+    """The network.
+
+    Args:
+        settings: see :func:`network_settings`.
+        facts: of the data set, see :class:`MakeNetwork`; the network gets those that it has arguments for.
+
+    Raises:
+        InputError: its settings don't go together, or not with the data set.
+    """
+    parsed = _parsed(settings)
+    make = _parser().instantiate(parsed).network
+    kind = _class(make)
+    assert kind is not None, "a class path is one of a class"
+    parameters = inspect.signature(kind).parameters
+    if not any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters.values()):
+        facts = {name: value for name, value in facts.items() if name in parameters}
+    network: nn.Module = make(**facts)
+    return network
+
+
+@cache
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--network", type=MakeNetwork, required=True)
+    return parser
+
+
+def _parsed(settings: Settings) -> Any:
+    try:
+        return _parser().parse_object({"network": settings})
+    except ArgumentError as error:
+        said = " ".join(str(root_cause(error)).split())
+        if found := re.search("Expected a dot import path string: (.*)", said):
+            known = sorted(kind.__name__ for kind in (VisionTransformer, ClippedSoftmax, Gated, Softmax))
+            said = f"{found[1]} is no class path, nor one of {', '.join(known)}"
+        raise InputError(f"network {settings['class_path']}: {said}; give what the class takes") from error
+
+
+def _given(network: Any) -> Settings:
+    """As settings, yet unchecked."""
+    if isinstance(network, str):
+        return {"class_path": expanded(network)}
+    if isinstance(network, Mapping):
+        if "class_path" in network:
+            return dict(network) | {"class_path": expanded(network["class_path"])}
+        return {"class_path": _path(VisionTransformer), "init_args": network.get("init_args", network)}
+    kind = _class(network)
+    if kind is None:
         raise InputError(
-            f"attention is {attention!r}: it must be one of {', '.join(get_args(AttentionKind))}"
+            f"network is {network!r}: give a class, functools.partial of one, or its class path and arguments"
         )
-    for name, (kind, default) in OPTIONS.items():
-        if kind != attention and options[name] != default:
-            raise InputError(
-                f"{name} is {options[name]} but attention is {attention}: "
-                f"give attention={kind}, or leave {name} out"
-            )
-    sizes: dict[str, Any] = {"dim": width, "num_heads": heads, "qkv_bias": qkv_bias, "proj_drop": dropout}
-    if attention == "clipped_softmax":
-        gamma = _gamma(options["clip_gamma"], options["clip_alpha"], tokens)
-        zeta = options["clip_zeta"]
-        if not 1 <= zeta < math.inf:
-            raise InputError(f"clip_zeta is {zeta}: it must be a number of 1 or more")
-        return partial(ClippedSoftmax, **sizes, gamma=gamma, zeta=zeta)
-    if attention == "gated":
-        gates = {name: options[name] for name, (kind, _) in OPTIONS.items() if kind == "gated"}
-        _check_gate(**gates)
-        return partial(Gated, **sizes, **gates)
-    return partial(Softmax, **sizes)
+    arguments = network.keywords if isinstance(network, partial) else {}
+    nested = {name: _given(value) if _class(value) else value for name, value in arguments.items()}
+    return {"class_path": _path(kind), "init_args": nested}
 
 
-def _gamma(gamma: float | None, alpha: float | None, tokens: int) -> float:
-    if gamma is not None and alpha is not None:
-        raise InputError(
-            f"clip_gamma is {gamma} and clip_alpha is {alpha}: give one of them, "
-            "gamma is -alpha over the number of tokens"
-        )
-    if gamma is None:
-        alpha = CLIP_ALPHA if alpha is None else alpha
-        if not 0 <= alpha <= tokens:
-            raise InputError(f"clip_alpha is {alpha}: it must be from 0 to the number of tokens, {tokens}")
-        return -alpha / tokens  # cuts alike at any length: section 4.1 of the paper
-    if not -1 <= gamma <= 0:
-        raise InputError(f"clip_gamma is {gamma}: it must be from -1 to 0")
-    return gamma
+def _class(maker: Any) -> type | None:
+    """The class that a maker makes one of; in jsonargparse's own partials it is the last argument."""
+    parts = (maker.func, *maker.args) if isinstance(maker, partial) else (maker,)
+    return parts[-1] if isinstance(parts[-1], type) else None
 
 
-def _check_gate(gate: str, gate_pi_init: float, gate_hidden: int) -> None:
-    if gate not in get_args(GateKind):
-        raise InputError(f"gate is {gate!r}: it must be one of {', '.join(get_args(GateKind))}")
-    if not 0 < gate_pi_init < 1:
-        raise InputError(f"gate_pi_init is {gate_pi_init}: it must be above 0 and below 1")
-    if not 1 <= gate_hidden <= LARGEST_HIDDEN:
-        raise InputError(f"gate_hidden is {gate_hidden}: it must be from 1 to {LARGEST_HIDDEN}")
-    if gate != "mlp" and gate_hidden != OPTIONS["gate_hidden"][1]:
-        raise InputError(
-            f"gate_hidden is {gate_hidden} but gate is {gate}: give gate=mlp, or leave gate_hidden out"
-        )
+def _path(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"

@@ -9,7 +9,7 @@ import torch
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
-from vitlocal import internals
+from vitlocal import earlier, internals
 from vitlocal.errors import InputError
 from vitlocal.files import atomic_path
 from vitlocal.runs import folders
@@ -25,7 +25,7 @@ NAMES = (BEST, LAST, BEFORE_LAST)
 
 
 def read(path: str | Path) -> dict[str, Any]:
-    """Read a whole checkpoint into memory; nothing in it is executed.
+    """Read a whole checkpoint into memory; nothing in it is executed. Hyperparameters have today's names.
 
     Raises:
         InputError: it is not there, cut short, or no checkpoint.
@@ -34,6 +34,7 @@ def read(path: str | Path) -> dict[str, Any]:
     parts = ("state_dict", "hyper_parameters")
     if not isinstance(content, dict) or not all(isinstance(content.get(part), dict) for part in parts):
         raise InputError(f"{path} is no checkpoint of vitlocal: it lacks {' or '.join(parts)}; give another")
+    content["hyper_parameters"] = earlier.model(content["hyper_parameters"])
     return content
 
 

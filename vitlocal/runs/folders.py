@@ -4,6 +4,7 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from importlib import import_module
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,11 @@ from typing import Any
 from vitlocal.tasks import Classification
 from vitlocal.tasks.classification import DATA_FACTS
 
-BARE = ("attention", "network")
-"""Choices that are a run's name without the setting's: clipped_softmax, but pool=mean."""
-
 OF_TRAINING = ("schedule",)
 """Choices among the model's settings by which it is no other model."""
+
+EARLIER = {"global_pool=avg": "pool=mean"}
+"""What is still called as in earlier releases, so that their runs are found."""
 
 
 def folder(root: str | Path | None, name: str) -> Path:
@@ -41,44 +42,47 @@ def split_name(name: str, model: Mapping[str, Any]) -> tuple[str, str]:
     return data, protocol + suffix
 
 
-def variant(model: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> str:
+def variant(model: Mapping[str, Any]) -> str:
     """What makes a model another kind than the default one, for a run's name; empty for the default.
 
-    Those are the choices by a word or a class. Sizes and rates are not: a checkpoint has its own, which is
-    checked against those that are given.
+    Those are the choices by a word or a class; of a class, the word alone. Sizes and rates are not: a
+    checkpoint has its own, which is checked against those that are given.
 
     Args:
-        model: settings of the model.
-        defaults: the same of the default model; None: the defaults of the task.
+        model: settings of the model, with or without its class path.
 
-    >>> default = {"attention": "softmax", "pool": "token", "width": 192}
-    >>> variant({"attention": "gated", "pool": "mean", "width": 96}, default)
-    'gated-pool=mean'
+    >>> variant({"network": {"embed_dim": 96, "attention": {"class_path": "Gated"}, "init": "lee"}})
+    'gated-init=lee'
     """
-    if defaults is None:
-        defaults = {name: each.default for name, each in signature(Classification).parameters.items()}
-    parts = [word if name in BARE else f"{name}={word}" for name, word in _choices(model, defaults)]
-    return "-".join(re.sub(r"[^\w.+=]+", "_", part) for part in parts)
+    parts = _choices("model", model, Classification)
+    return "-".join(re.sub(r"[^\w.+=]+", "_", EARLIER.get(part, part)) for part in parts)
 
 
-def _choices(model: Mapping[str, Any], defaults: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Name and word of each setting whose word is not the default one."""
-    for name, value in model.items():
-        word, default = _word(value), defaults.get(name)
-        if word is None or name in OF_TRAINING or name in DATA_FACTS:
-            continue
-        if word != _word(default):
-            yield name, word
-        elif isinstance(value, Mapping) and isinstance(default, Mapping):
-            yield from _choices(value.get("init_args", {}), default.get("init_args", {}))
+def _choices(name: str, value: Any, default: Any) -> Iterator[str]:
+    """The words of a setting, and of those below it, that are not the default ones."""
+    if name in OF_TRAINING or name in DATA_FACTS:
+        return
+    if not isinstance(value, Mapping):
+        if isinstance(value, str) and value != default:
+            yield f"{name}={value}"
+        return
+    path = value.get("class_path")
+    if path is not None and path.rpartition(".")[2] != getattr(default, "__name__", None):
+        yield re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", path.rpartition(".")[2]).lower()
+        default = class_of(path)
+    arguments = value.get("init_args", {} if path else value)
+    defaults = {} if default is None else signature(default).parameters
+    for key, below in arguments.items():
+        yield from _choices(key, below, defaults[key].default if key in defaults else None)
 
 
-def _word(value: Any) -> str | None:
-    """What is chosen by a word or a class path; None for other settings."""
-    if isinstance(value, Mapping) and "class_path" in value:
-        kind = str(value["class_path"]).rpartition(".")[2]
-        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", kind).lower()
-    return value if isinstance(value, str) else None
+def class_of(path: str) -> type | None:
+    """The class of a path, or of a bare name of ours; None where it can't be imported from here."""
+    module, _, name = path.rpartition(".")
+    try:
+        return getattr(import_module(module or "vitlocal.models"), name, None)
+    except ImportError:
+        return None
 
 
 def versions(runs: Path) -> list[Path]:

@@ -6,10 +6,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lightning.pytorch import LightningModule
+
 from vitlocal import config_files
 from vitlocal.data import ImageDataModule
 from vitlocal.errors import InputError
-from vitlocal.runs import checkpoints
+from vitlocal.runs import checkpoints, folders
 from vitlocal.runs.datasets import make_data
 from vitlocal.tasks import Classification
 
@@ -76,7 +78,7 @@ class Run:
         """
         return _hyperparameters(checkpoints.read(self.checkpoint))
 
-    def load_module(self) -> Classification:
+    def load_module(self) -> LightningModule:
         """The LightningModule with the weights of :attr:`checkpoint`; its ``network`` is the network alone.
 
         Raises:
@@ -84,7 +86,7 @@ class Run:
         """
         content = checkpoints.read(self.checkpoint)
         try:
-            module = Classification(**_hyperparameters(content))
+            module = _task(content)(**_hyperparameters(content))
             module.configure_model()
             module.load_state_dict(content["state_dict"])
         except InputError:
@@ -130,6 +132,15 @@ class Run:
 def _hyperparameters(content: dict[str, Any]) -> dict[str, Any]:
     # LightningCLI adds names of its own, with an underscore.
     return {name: value for name, value in content["hyper_parameters"].items() if not name.startswith("_")}
+
+
+def _task(content: dict[str, Any]) -> type[LightningModule]:
+    """The class that the checkpoint is of, by what LightningCLI has put down; else our own."""
+    path = content["hyper_parameters"].get("_class_path")
+    kind = Classification if path is None else folders.class_of(path)
+    if kind is None or not issubclass(kind, LightningModule):
+        raise ValueError(f"there is no LightningModule {path} here")
+    return kind
 
 
 def open_run(path: str | Path) -> Run:

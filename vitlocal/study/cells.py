@@ -17,9 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import yaml
-
-from vitlocal import __version__
+from vitlocal import __version__, config_files
 from vitlocal.errors import InputError
 from vitlocal.files import atomic_path
 from vitlocal.runs import Run, checkpoints, folders
@@ -233,8 +231,8 @@ def _difference(cell: Cell) -> str:
     newest = newest_run(cell)
     try:
         assert newest
-        theirs = flat(yaml.safe_load((newest / "config.yaml").read_text(encoding="utf-8")))
-    except (AssertionError, OSError, ValueError, AttributeError, yaml.YAMLError):
+        theirs = flat(config_files.read(newest / "config.yaml"))
+    except (AssertionError, InputError, AttributeError):
         return ""
     ours = {name: value for name, value in cell.settings.items() if name != TRUNK}
     names = sorted(name for name in {*theirs, *ours} if theirs.get(name) != ours.get(name))

@@ -79,4 +79,9 @@ def differences(table: pd.DataFrame, compared: Sequence[tuple[str, str, str]]) -
 def _differing(first: dict[str, str], second: dict[str, str]) -> list[str]:
     """Components of the protocol and settings of the rest in which two configurations differ."""
     names = [name for name in {**first, **second} if first.get(name) != second.get(name)]
-    return list(dict.fromkeys(".".join(name.split(".")[:2]) for name in names))
+    return list(dict.fromkeys(_component(name) for name in names))
+
+
+def _component(name: str) -> str:
+    """``protocol.mixing`` or ``model.network.attention`` for each of its settings."""
+    return ".".join(name.split(".")[: 3 if name.startswith("model.network.") else 2])

@@ -1,7 +1,5 @@
 """What a study is made of: conditions x seeds x data sets, each a cell, an ordinary run of ``fit``."""
 
-import hashlib
-import json
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vitlocal.errors import InputError
-from vitlocal.study.settings import TRUNK, flat
+from vitlocal.study.settings import TRUNK, fingerprint, flat
 
 SMALL = {"digits": "--config=digits.yaml --trainer.max_epochs=20"}
 """What ``--small`` puts in the place of the data sets: minutes on a CPU."""
@@ -175,7 +173,6 @@ def _cell(
         words.append("--trainer.devices=1")
     if trunk is not None:
         settings[TRUNK] = trunk.fingerprint
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
     return Cell(
         data=data,
         condition=condition,
@@ -183,7 +180,7 @@ def _cell(
         folder=folder / "cells" / data / condition / f"seed_{seed}",
         words=tuple(words),
         then=tuple(then),
-        fingerprint=digest[:16],
+        fingerprint=fingerprint(settings),
         settings=settings,
         epochs=epochs,
         downloads="sources" in (config["data"].get("init_args") or {}),

@@ -1,11 +1,13 @@
 """What of a run's configuration decides what comes out of it."""
 
+import hashlib
 import inspect
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from vitlocal import ROOMS
+from vitlocal import ROOMS, config_files, earlier
+from vitlocal.runs import folders
 from vitlocal.tasks import Classification
 
 TRUNK = "trunk"
@@ -24,6 +26,8 @@ _WITHOUT_EFFECT = {
     "trainer.enable_model_summary",
 }
 
+# What is kept, and what is measured besides; and the model, whose defaults are left out.
+_NOT_OF_RUNS = ("checkpoint", "outliers", "model")
 
 # Settings of fit that came later, and what every run before them had.
 _BEFORE = {
@@ -45,29 +49,44 @@ _NOW_NULL = {"locality.unit": '"grid"'}
 def flat(config: Mapping[str, Any]) -> dict[str, str]:
     """Settings by dotted name as JSON, without ``init_args``, the seed and what has no effect.
 
-    A key of the model that has its default value is left out, so that a run made before there was such a
-    key is the same as one made after; so are the few others that came later.
+    What of the model is its class's default is left out, so that a run made before there was such a key is
+    the same as one made after; so are the few others that came later.
     """
-    defaults = _BEFORE | {
-        f"model.{name}": json.dumps(parameter.default)
-        for name, parameter in inspect.signature(Classification).parameters.items()
+    given = {
+        name: json.dumps(_PATHS.get(value, value) if isinstance(value, str) else value, default=str)
+        for name, value in config_files.flat({key: config[key] for key in config if key not in _NOT_OF_RUNS})
+        if name not in _WITHOUT_EFFECT
     }
-    given = {name: value for name, value in _flat(config, "") if name not in _WITHOUT_EFFECT}
     given |= {name: before for name, before in _NOW_NULL.items() if given.get(name) == "null"}
     if given.get("trainer.devices") in ("1", '"1"'):  # a run on more devices has their number
         given["trainer.devices"] = json.dumps("auto")
-    return {name: value for name, value in given.items() if value != defaults.get(name)}
+    given |= _not_default("model", config.get("model", {}), Classification)
+    return {name: value for name, value in given.items() if value != _BEFORE.get(name)}
 
 
-def _flat(value: Any, prefix: str) -> Iterable[tuple[str, str]]:
-    if prefix in ("checkpoint", "outliers"):  # what is kept and what is measured besides
+def _not_default(name: str, value: Any, default: Any) -> Iterator[tuple[str, str]]:
+    """A setting and those below it as far as they are not the default ones; a class by its path."""
+    if not isinstance(value, Mapping):
+        if json.dumps(value, default=str) != json.dumps(default, default=str):
+            yield name, json.dumps(value, default=str)
         return
-    if isinstance(value, Mapping):
-        for key, below in value.items():
-            name = prefix if key == "init_args" else f"{prefix}.{key}" if prefix else str(key)
-            yield from _flat(below, name)
-    else:
-        yield prefix, json.dumps(_PATHS.get(value, value) if isinstance(value, str) else value, default=str)
+    path = value.get("class_path")
+    if path is not None and path.rpartition(".")[2] != getattr(default, "__name__", None):
+        yield name, json.dumps(_PATHS.get(path, path))
+        default = folders.class_of(path)
+    defaults = {} if default is None else inspect.signature(default).parameters
+    for key, below in value.get("init_args", {} if path else value).items():
+        own = defaults[key].default if key in defaults else inspect.Parameter.empty
+        yield from _not_default(f"{name}.{key}", below, own)
+
+
+def fingerprint(settings: Mapping[str, str]) -> str:
+    """16 hexadecimal digits that tell settings apart, see :func:`flat`.
+
+    By the names of the first release, so that a study begun with it resumes.
+    """
+    named = dict(earlier.before(name, value) for name, value in settings.items())
+    return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def absent(name: str) -> str:

@@ -1,15 +1,15 @@
-"""Image classification: a Vision Transformer, its loss, accuracy, optimiser and schedule."""
+"""Image classification: a network, its loss, accuracy, optimiser and schedule."""
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
@@ -17,50 +17,28 @@ from torchmetrics.classification import MulticlassAccuracy
 from vitlocal.data import Resize
 from vitlocal.errors import InputError
 from vitlocal.internals import steps_an_epoch
-from vitlocal.models import AttentionKind, GateKind, Init, PosEmbed, VisionTransformer
-from vitlocal.models.factory import OPTIONS
+from vitlocal.models import MakeNetwork, VisionTransformer, make_network, network_settings
 from vitlocal.tasks.metrics import UNKNOWN, evaluation_metrics
 from vitlocal.tasks.schedule import Schedule, decay_groups, warmup_then
 
-SHAPE = ("patch_size", "width", "depth", "heads", "mlp_ratio", "pool", "dropout", "stochastic_depth")
-ATTENTION = ("attention", *OPTIONS, "patch_norm", "init", "pos_embed")
 DATA_FACTS = ("image_size", "in_channels", "num_classes", "mean", "std", "class_names", "resize")
 NOT_NEEDED = ("class_names", "resize")  # to train, and earlier releases did not keep them
 
 
 class Classification(LightningModule):
-    """A ViT trained from scratch to classify images, the same under every protocol.
+    """A network trained to classify images, the same under every protocol.
 
     Takes uint8 images and normalises them itself, so that a checkpoint needs nothing beside it.
     The arguments from ``image_size`` on are facts of the data set: leave them out and they are taken from
     the trainer's data module, and kept in the checkpoint.
 
     Args:
-        patch_size: side of a square patch in pixels.
-        width: features of a token, a multiple of ``heads``.
-        depth: number of transformer layers.
-        heads: attention heads in a layer.
-        mlp_ratio: hidden width of the MLP over ``width``.
-        pool: what the classifier reads: the class ``token`` or the ``mean`` of the patches.
-        dropout: dropout rate, on tokens.
-        stochastic_depth: drop rate of the last layer's residual branches.
+        network: what is trained: a class, ``functools.partial`` of one, or a class path with its arguments;
+            see :class:`~vitlocal.models.MakeNetwork`.
         lr: peak learning rate of AdamW.
         weight_decay: AdamW's, on matrices; norms, biases, positions and the class token have none.
         warmup_epochs: epochs of linear warm-up before the schedule.
         compile: train through ``torch.compile``. Observed passes stay eager.
-        attention: ``softmax``; ``clipped_softmax``, whose small weights are 0; or ``gated``, whose heads can
-            close (both Bondarenko et al. 2023, arXiv 2306.12929).
-        clip_gamma: of clipped softmax, -1 to 0: weights below -gamma / (zeta - gamma) are 0.
-        clip_alpha: the same by the number of tokens, gamma = -alpha / tokens; 0.5 where neither is given.
-            From about 1, near-uniform attention, as of an untrained ViT, is cut whole and does not learn.
-        clip_zeta: of clipped softmax, 1 or more; above 1, large weights are cut to 1.
-        gate: of gated attention: ``linear`` or ``mlp`` on a head's own features, or ``all_heads_linear``.
-        gate_pi_init: about what gates begin with, between 0 and 1: the logit of the last bias.
-        gate_hidden: hidden features of a head's ``mlp``.
-        patch_norm: a LayerNorm after the patch embedding.
-        init: ``timm`` (truncated normal of 0.02) or ``lee`` (positions and class token N(0, 1), linear layers
-            Xavier normal, queries, keys and values without bias: Lee et al. 2021, arXiv 2112.13492).
-        pos_embed: ``learned``, ``sincos`` (fixed) or ``none``.
         schedule: after warm-up, ``cosine`` to 0 or ``constant``.
         macro_metrics: measure macro F1 and macro AUROC beside accuracy at validation and test.
         image_size: height and width in pixels.
@@ -75,35 +53,18 @@ class Classification(LightningModule):
         InputError: a value out of its range, or a data set that a checkpoint was not made for.
     """
 
-    network: VisionTransformer
+    network: nn.Module
     mean: Tensor
     std: Tensor
     _train_network: Callable[[Tensor], Tensor]
 
     def __init__(
         self,
-        patch_size: int = 4,
-        width: int = 192,
-        depth: int = 9,
-        heads: int = 12,
-        mlp_ratio: float = 2.0,
-        pool: Literal["token", "mean"] = "token",
-        dropout: float = 0.0,
-        stochastic_depth: float = 0.0,
+        network: MakeNetwork = VisionTransformer,
         lr: float = 1e-3,
         weight_decay: float = 0.05,
         warmup_epochs: int = 10,
         compile: bool = False,
-        attention: AttentionKind = "softmax",
-        clip_gamma: float | None = None,
-        clip_alpha: float | None = None,
-        clip_zeta: float = 1.0,
-        gate: GateKind = "linear",
-        gate_pi_init: float = 0.5,
-        gate_hidden: int = 4,
-        patch_norm: bool = False,
-        init: Init = "timm",
-        pos_embed: PosEmbed = "learned",
         schedule: Schedule = "cosine",
         macro_metrics: bool = False,
         image_size: tuple[int, int] | None = None,
@@ -120,9 +81,12 @@ class Classification(LightningModule):
                 raise InputError(f"model.{name} is {value}: it must be a number of 0 or more")
         if std is not None and not all(0 < value < math.inf for value in std):
             raise InputError(f"model.std is {std}: its values must be above 0")
+        settings = network_settings(network)
+        network = settings  # type: ignore[assignment] # saved below: a checkpoint holds plain values
         # The data set's facts are kept in checkpoints, but loggers don't see them: Lightning refuses to log
         # what the data module has by the same name with another value, such as an image_size of its own.
         self.save_hyperparameters(ignore=DATA_FACTS)
+        self.hparams["network"] = settings  # a subclass may have been given something else
         facts = (image_size, in_channels, num_classes, mean, std, class_names, resize)
         self.hparams.update(zip(DATA_FACTS, facts, strict=True))
 
@@ -159,14 +123,16 @@ class Classification(LightningModule):
         if hasattr(self, "network"):
             return
         facts = self.hparams
-        if any(facts[fact] is None for fact in DATA_FACTS):
+        if any(facts[fact] is None for fact in DATA_FACTS if fact not in NOT_NEEDED):
             self.setup("fit")  # callbacks that average weights build the network before that
         mean, std = torch.tensor(facts["mean"]), torch.tensor(facts["std"])
         if not len(mean) == len(std) == facts["in_channels"]:
             raise InputError(f"model.mean has {len(mean)} values and std {len(std)}: give one a channel")
-        self.network = VisionTransformer(
-            image_size=tuple(facts["image_size"]),
-            **{name: facts[name] for name in ("in_channels", "num_classes", *SHAPE, *ATTENTION)},
+        self.network = make_network(
+            facts["network"],
+            img_size=tuple(facts["image_size"]),
+            in_chans=facts["in_channels"],
+            num_classes=facts["num_classes"],
         )
         # For Lightning's summary, which counts the operations of one image.
         self.example_input_array = torch.zeros(

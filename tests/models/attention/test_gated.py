@@ -1,5 +1,7 @@
 """Gated attention against a slow loop, the paper's parameter counts, and softmax where gates are open."""
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,7 +13,7 @@ KINDS = ["linear", "mlp", "all_heads_linear"]
 
 def make(gate, dtype=torch.float32, **options):
     torch.manual_seed(0)
-    attention = Gated(dim=12, num_heads=3, gate=gate, gate_hidden=5, **options).to(dtype)
+    attention = Gated(dim=12, num_heads=3, gate=gate, hidden=5 if gate == "mlp" else 4, **options).to(dtype)
     for parameter in attention.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     return attention, torch.randn(2, 6, 12, dtype=dtype, requires_grad=True)
@@ -84,11 +86,11 @@ def test_gates_are_those_that_forward_applies(kind):
 )
 def test_parameters_of_vit_small_are_the_paper_s(gate, hidden, extra):
     """Per layer: H (d + 1), H (hidden (d + 2) + 1) and H (D + 1), with H 6, d 64 and D 384."""
-    sizes = {"image_size": (224, 224), "patch_size": 16, "width": 384, "depth": 12, "heads": 6}
+    sizes = {"img_size": (224, 224), "patch_size": 16, "embed_dim": 384, "depth": 12, "num_heads": 6}
     sizes |= {"mlp_ratio": 4.0, "num_classes": 1000}
     with torch.device("meta"):
         plain = VisionTransformer(**sizes)
-        gated = VisionTransformer(**sizes, attention="gated", gate=gate, gate_hidden=hidden)
+        gated = VisionTransformer(**sizes, attention=partial(Gated, gate=gate, hidden=hidden))
     counts = [sum(p.numel() for p in network.parameters()) for network in (plain, gated)]
     assert counts[0] == 22_050_664  # timm's vit_small_patch16_224
     assert counts[1] - counts[0] == 12 * extra
@@ -98,7 +100,7 @@ def test_parameters_of_vit_small_are_the_paper_s(gate, hidden, extra):
 @pytest.mark.parametrize("kind", KINDS)
 def test_gates_begin_at_pi_init(kind, pi):
     torch.manual_seed(0)
-    network = VisionTransformer(depth=2, attention="gated", gate=kind, gate_pi_init=pi)
+    network = VisionTransformer(depth=2, attention=partial(Gated, gate=kind, pi_init=pi))
     attention = network.blocks[1].attn  # as the whole network is initialised
     exact = gates_of(attention, torch.zeros(1, 65, 192))
     torch.testing.assert_close(exact, torch.full((1, 12, 65), pi))

@@ -1,6 +1,13 @@
 """Kinds of self-attention, one file a kind, on one base."""
 
-from vitlocal.models.attention.base import Attention, Enough, Tap, attention_weights, explicit_attention
+from vitlocal.models.attention.base import (
+    Attention,
+    Enough,
+    MakeAttention,
+    Tap,
+    attention_weights,
+    explicit_attention,
+)
 from vitlocal.models.attention.clipped_softmax import ClippedSoftmax
 from vitlocal.models.attention.gated import Gated, GateKind
 from vitlocal.models.attention.softmax import Softmax
@@ -11,6 +18,7 @@ __all__ = [
     "Enough",
     "GateKind",
     "Gated",
+    "MakeAttention",
     "Softmax",
     "Tap",
     "attention_weights",

@@ -23,6 +23,23 @@ class Tap(Protocol):
         """
 
 
+class MakeAttention(Protocol):
+    """What makes the attention of a layer: a kind, or ``functools.partial`` of one.
+
+    In a configuration it is a class path, with the kind's own arguments, those that are not here.
+    """
+
+    def __call__(self, dim: int, *, num_heads: int, qkv_bias: bool, proj_drop: float) -> "Attention":
+        """Make it.
+
+        Args:
+            dim: features of a token.
+            num_heads: number of attention heads.
+            qkv_bias: whether queries, keys and values have a bias.
+            proj_drop: dropout on the output projection.
+        """
+
+
 class Enough(Exception):  # noqa: N818 - no error
     """Raised by a tap that has seen all it wanted, so that no further step is made."""
 

@@ -1,15 +1,19 @@
 """Attention whose heads can close (Bondarenko et al. 2023, arXiv 2306.12929)."""
 
 import math
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vitlocal.errors import InputError
 from vitlocal.models.attention.softmax import Softmax
 
 GateKind = Literal["linear", "mlp", "all_heads_linear"]
+
+HIDDEN = 4
+LARGEST_HIDDEN = 2**16
 
 
 class GroupedLinear(nn.Module):
@@ -81,9 +85,12 @@ class Gated(Softmax):
         head_dim: features of a head; None: ``dim`` over ``num_heads``.
         qkv_bias: whether queries, keys and values have a bias.
         proj_drop: dropout on the output projection.
-        gate: see :class:`Gate`.
-        gate_hidden: see :class:`Gate`.
-        gate_pi_init: see :class:`Gate`.
+        gate: ``linear`` or ``mlp`` on a head's own features, or ``all_heads_linear``.
+        hidden: hidden features of a head's ``mlp``.
+        pi_init: about what gates begin with, between 0 and 1: the logit of the last bias.
+
+    Raises:
+        InputError: a value out of its range, or one for another gate.
     """
 
     def __init__(
@@ -95,11 +102,21 @@ class Gated(Softmax):
         proj_drop: float = 0.0,
         *,
         gate: GateKind = "linear",
-        gate_hidden: int = 4,
-        gate_pi_init: float = 0.5,
+        hidden: int = HIDDEN,
+        pi_init: float = 0.5,
     ) -> None:
         super().__init__(dim, num_heads, head_dim, qkv_bias, proj_drop)
-        self.gate = Gate(gate, dim, num_heads, gate_hidden, gate_pi_init)
+        if gate not in get_args(GateKind):
+            raise InputError(f"gate of Gated is {gate!r}: it must be one of {', '.join(get_args(GateKind))}")
+        if not 0 < pi_init < 1:
+            raise InputError(f"pi_init of Gated is {pi_init}: it must be above 0 and below 1")
+        if not 1 <= hidden <= LARGEST_HIDDEN:
+            raise InputError(f"hidden of Gated is {hidden}: it must be from 1 to {LARGEST_HIDDEN}")
+        if gate != "mlp" and hidden != HIDDEN:
+            raise InputError(
+                f"hidden of Gated is {hidden} but gate is {gate}: give gate=mlp, or leave hidden out"
+            )
+        self.gate = Gate(gate, dim, num_heads, hidden, pi_init)
 
     def _mix(self, x: Tensor) -> Tensor:
         return super()._mix(x) * self.gate(x)[..., None]
