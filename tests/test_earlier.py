@@ -25,7 +25,7 @@ EARLIER = {
 """What the last release with these names wrote of such a model, in a configuration."""
 
 FACTS = {"image_size": (8, 8), "in_channels": 3, "num_classes": 3, "mean": (0.5,) * 3, "std": (0.2,) * 3}
-WORDS = ("--model.pool=mean", "--model.network.init=lee", "--model.network.attention.alpha=0.3")
+WORDS = ("--model.network.global_pool=avg", "--model.network.init=lee", "--model.network.attention.alpha=0.3")
 
 
 def test_a_checkpoint_and_a_configuration_of_an_earlier_release(tmp_path, npz_file):

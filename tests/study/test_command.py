@@ -17,8 +17,8 @@ from vitlocal.study import cells, plan
 
 TINY = (
     "--config digits.yaml --model.network.patch_size=16 --model.network.embed_dim=6 --model.network.depth=1 "
-    "--model.network.num_heads=2 --model.warmup_epochs=0 --trainer.limit_train_batches=4 --locality.max_images=40 "
-    "--trainer.max_epochs=3"
+    "--model.network.num_heads=2 --model.warmup_epochs=0 --trainer.limit_train_batches=4 "
+    "--locality.max_images=40 --trainer.max_epochs=3"
 )
 STUDY = {
     "name": "tiny",
