@@ -10,14 +10,9 @@ import vitlocal
 
 PACKAGE = Path(vitlocal.__file__).parent
 FLOORS = [
-<<<<<<< HEAD
-    {"errors", "files", "hardware", "internals", "config_files", "processes"},
+    {"errors", "files", "hardware", "internals", "config_files", "earlier", "processes"},
     {"geometry"},
     {"data", "models", "protocol"},
-=======
-    {"errors", "files", "hardware", "internals", "config_files", "earlier", "processes"},
-    {"geometry", "data", "models", "protocol"},
->>>>>>> 5e31b34 (Earlier settings have a floor)
     {"heads", "activations"},
     {"checkpoints", "runs", "tasks"},
     {"compress", "inspection"},
