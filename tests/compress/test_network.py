@@ -76,7 +76,7 @@ def test_every_tensor_of_the_paper_has_a_quantizer():
 
 
 def test_all_parameters_but_biases_and_gates_are_rounded():
-    network = make(attention="gated")
+    network = make(attention=Gated)
     rounded = dict(QuantizedViT(network).network.named_parameters())
     for name, parameter in network.named_parameters():
         if name.endswith("bias") or ".gate." in name:

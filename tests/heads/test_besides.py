@@ -16,13 +16,13 @@ from vitlocal.heads import find_attention, head_statistics, observe
 from vitlocal.heads.border import BorderMass, mixed_images, pasted_share
 from vitlocal.heads.observation import Observation
 from vitlocal.inspection.trained import trained_subject
-from vitlocal.models import VisionTransformer
+from vitlocal.models import ClippedSoftmax, Gated, VisionTransformer
 from vitlocal.runs import open_run
 
 KINDS = {
     "softmax": {},
-    "clipped": {"attention": "clipped_softmax", "clip_alpha": 0.5},
-    "gated": {"attention": "gated"},
+    "clipped": {"attention": ClippedSoftmax},
+    "gated": {"attention": Gated},
     "no bias": {"init": "lee", "global_pool": "avg"},
 }
 
@@ -54,7 +54,7 @@ def test_position_alone_by_loops_over_images_and_heads(kind):
                 scores = [float(query[i] @ key[j]) / math.sqrt(8) for j in range(len(key))]
                 parts = [math.exp(score - max(scores)) for score in scores]
                 row = [part / sum(parts) for part in parts]
-                if "attention" in kind and kind["attention"] == "clipped_softmax":
+                if kind.get("attention") is ClippedSoftmax:
                     gamma = -0.5 / len(key)
                     row = [min(max((1 - gamma) * a + gamma, 0), 1) for a in row]
                 rows.append(row)

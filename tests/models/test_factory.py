@@ -79,7 +79,7 @@ def test_settings_are_the_same_however_given_and_make_the_network(given):
     assert attention["class_path"].endswith(".Gated") and attention["init_args"] == own
     assert network_settings(settings) == settings
     network = make_network(settings, img_size=(12, 8), in_chans=1, num_classes=7)
-    assert network.grid_size == (3, 2) and network.head.out_features == 7
+    assert network.geometry.size == (3, 2) and network.head.out_features == 7
     assert len(network.blocks[0].attn.gate.layers) == 3 and network.head.in_features == 12
 
 

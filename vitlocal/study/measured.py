@@ -10,7 +10,7 @@ import torch
 from vitlocal.errors import InputError
 from vitlocal.geometry import Grid
 from vitlocal.heads.functional import uniform_statistics
-from vitlocal.study.settings import arguments, class_name, section
+from vitlocal.study.settings import arguments, class_name
 
 
 class Measured(NamedTuple):
@@ -49,17 +49,18 @@ def how_measured(folder: Path, config: dict[str, Any]) -> Measured:
 
 
 def _worked_out(folder: Path, config: dict[str, Any]) -> Measured:
-    given, model = arguments(config.get("locality")), section(config, "model")
+    given = arguments(config.get("locality"))
+    network = arguments(arguments(config.get("model")).get("network"))
     unit: Any = given.get("unit") or "grid"
     class_token: Any = given.get("class_token") or "drop"
-    size, patch = _image_size(folder, config), model.get("patch_size")
+    size, patch = _image_size(folder, config), network.get("patch_size")
     if size is None or not isinstance(patch, int) or patch < 1 or min(size) < patch:
         return Measured(unit, class_token, None)
     grid = Grid(
         size[0] // patch,
         size[1] // patch,
         (patch, patch),
-        num_prefix_tokens=1 if model.get("pool", "token") == "token" else 0,
+        num_prefix_tokens=1 if network.get("global_pool", "token") == "token" else 0,
         unit=unit,
         class_token=class_token,
     )
@@ -78,7 +79,9 @@ def _image_size(folder: Path, config: dict[str, Any]) -> tuple[int, int] | None:
         except (OSError, RuntimeError, pickle.UnpicklingError, KeyError, TypeError, ValueError, EOFError):
             continue  # none kept, or damaged: it is no checkpoint that is asked for here
     sides = {"Digits": 32, "CIFAR10": 32, "CIFAR100": 32, "TinyImageNet": 64}
-    given = section(config, "model").get("image_size") or arguments(config.get("data")).get("image_size")
+    given = arguments(config.get("model")).get("image_size") or arguments(config.get("data")).get(
+        "image_size"
+    )
     side = given or sides.get(class_name(config.get("data")))
     pair = [side, side] if isinstance(side, int) else side
     return (int(pair[0]), int(pair[1])) if isinstance(pair, list | tuple) and len(pair) == 2 else None
