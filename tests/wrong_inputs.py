@@ -176,7 +176,7 @@ WRONG_INPUTS = [
     ),
     WrongInput("unknown group", config("modle: {lr: 3}"), ("modle.lr",)),
     WrongInput("null for a number", config("model: {compile: null}"), ("model.compile", "null")),
-    WrongInput("a group that is none", config("model: 3"), ("model is 3", "mapping")),
+    WrongInput("a group that is none", config("model: 3"), ("model: ", "3")),
     WrongInput(
         "text for a whole number",
         fit("--model.network.embed_dim=big"),
@@ -191,7 +191,7 @@ WRONG_INPUTS = [
     WrongInput(
         "not one of a few",
         fit("--model.network.global_pool=max"),
-        ("model.network.global_pool: ", "'token', 'mean'", "max"),
+        ("model.network.global_pool: ", "'token', 'avg'", "max"),
     ),
     WrongInput(
         "text for a component's number",
