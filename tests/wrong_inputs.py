@@ -176,7 +176,7 @@ WRONG_INPUTS = [
     ),
     WrongInput("unknown group", config("modle: {lr: 3}"), ("modle.lr",)),
     WrongInput("null for a number", config("model: {compile: null}"), ("model.compile", "null")),
-    WrongInput("a group that is none", config("model: 3"), ("model: ", "3")),
+    WrongInput("a group that is none", config("model: 3"), ("model: ", "LightningModule")),
     WrongInput(
         "text for a whole number",
         fit("--model.network.embed_dim=big"),

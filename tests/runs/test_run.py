@@ -52,7 +52,11 @@ def test_a_checkpoint_apart_from_its_run(folder, tmp_path):
     alone = tmp_path / "alone.ckpt"
     alone.write_bytes((folder / "checkpoints" / "best.ckpt").read_bytes())
     run = open_run(str(alone))
-    assert run.folder == tmp_path and run.config == {} and run.hyperparameters["network"]["init_args"]["depth"] == 2
+    assert (
+        run.folder == tmp_path
+        and run.config == {}
+        and run.hyperparameters["network"]["init_args"]["depth"] == 2
+    )
     with pytest.raises(InputError, match="isn't known on which images"):
         run.load_data()
 

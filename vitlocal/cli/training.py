@@ -240,7 +240,10 @@ class TrainingCLI(LightningCLI):
         if path and Path(path).is_file():
             settings = read(path)["hyper_parameters"]
             own = {name: value for name, value in settings.items() if not name.startswith("_")}
-            model = {"class_path": settings.get("_class_path", self.config[command].model.class_path), "init_args": own}
+            model = {
+                "class_path": settings.get("_class_path", self.config[command].model.class_path),
+                "init_args": own,
+            }
             self.config = self.parser.parse_object({command: {"model": model}}, self.config)
 
     def _predict_folder(self, config: Namespace) -> None:
