@@ -52,7 +52,7 @@ def test_lightnings_progress_and_loaders(small_data, make_trainer):
 def test_where_an_epoch_is_left(small_data, make_trainer):
     left = []
     note = LambdaCallback(on_train_batch_end=lambda trainer, *_: left.append(internals.leaves_epoch(trainer)))
-    task = Classification(width=8, depth=1, heads=2, warmup_epochs=0)
+    task = Classification({"embed_dim": 8, "depth": 1, "num_heads": 2}, warmup_epochs=0)
     callbacks = [note, *Protocol().callbacks()]
     make_trainer(max_epochs=2, max_steps=5, callbacks=callbacks).fit(task, small_data)
     assert left == [False, False, True, False, True]

@@ -21,7 +21,7 @@ class Diverging(Classification):
 
 @pytest.fixture
 def model():
-    return Diverging(width=16, depth=1, heads=2, lr=0.01, warmup_epochs=0)
+    return Diverging({"embed_dim": 16, "depth": 1, "num_heads": 2}, lr=0.01, warmup_epochs=0)
 
 
 @pytest.mark.parametrize("every", [1, 2, 50])

@@ -115,7 +115,7 @@ def test_the_summary_counts_the_operations_of_an_image(make_trainer, small_data)
             seen.append(total_flops)
 
     trainer = make_trainer(callbacks=[Noted()], fast_dev_run=1)
-    trainer.fit(Classification(depth=1, warmup_epochs=0), small_data)
+    trainer.fit(Classification({"depth": 1}, warmup_epochs=0), small_data)
     # 4 patches of 4x4 colour pixels and the class token; 192 features, 384 in the MLP; 3 classes.
     of_layer = 5 * 192 * (3 * 192 + 192 + 2 * 384)
     # torch does not count attention's own products in the kernel that it has for the CPU.

@@ -16,7 +16,7 @@ class ConfigFile(ActionConfigFile):
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
         """Find the file and merge it into what was given before."""
         content = config_files.read(config_files.find(values))
-        super().__call__(parser, cfg, yaml.safe_dump(content), option_string)
+        super().__call__(parser, cfg, yaml.safe_dump(content, sort_keys=False), option_string)
 
 
 class Sentences(ArgumentParser):
