@@ -7,12 +7,13 @@ from torchvision.transforms import v2
 
 from vitlocal.data import NPZ, Digits, ImageFolder
 from vitlocal.errors import InputError
+from vitlocal.geometry import Grid
 from vitlocal.inspection.images import of_data, of_folder
 from vitlocal.inspection.subject import Subject
 
 
 def subject(size, channels=3):
-    return Subject(nn.Identity(), "toy", size, (1, 1), 0, False, (0.25,) * channels, (0.5,) * channels, True)
+    return Subject(nn.Identity(), "toy", size, Grid(1, 1), False, (0.25,) * channels, (0.5,) * channels, True)
 
 
 def noise(channels, height, width):

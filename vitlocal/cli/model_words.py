@@ -42,7 +42,7 @@ def typed_of_model(words: Sequence[str]) -> set[str]:
     for word in words:
         if found := re.match(r"--model\.([\w.]+)", word):
             name = found[1].replace("init_args.", "")
-            typed |= {name, f"{name}.class_path"} if name.startswith("network") else {name}
+            typed |= {name, f"{name}.class_path"} if name.rpartition(".")[2] in KINDS else {name}
     return typed
 
 
