@@ -36,7 +36,7 @@ def observed(
 
     def run() -> Any:
         observation = kind(network, images.device)
-        with plain(images, bfloat16), observation.batch({"image": images}):
+        with plain(images, bfloat16), observation.batch(images):
             network(images)
         return observation.compute()
 

@@ -56,7 +56,7 @@ def observed_pass(device: torch.device, side: int, images: int, heads: int) -> C
     def run() -> None:
         observation = Observation(model, device)
         autocast = torch.autocast(device.type, torch.bfloat16, enabled=bfloat16)
-        with torch.no_grad(), autocast, observation.batch(batch):
+        with torch.no_grad(), autocast, observation.batch(batch["image"]):
             model(batch["image"])
         observation.compute()
 

@@ -37,7 +37,7 @@ def test_position_alone_by_loops_over_images_and_heads(kind):
     images = torch.randn(7, 3, 12, 8)
     observation = Observation(network, torch.device("cpu"))
     for batch in images.split(3):
-        with observation.batch({"image": batch}):
+        with observation.batch(batch):
             network(batch)
     for (_, attention), found in zip(find_attention(network), observation.compute(), strict=True):
         seen = []
@@ -71,7 +71,7 @@ def test_a_network_whose_positions_say_it_all_is_position_only():
         network.patch_embed.proj.weight.zero_()
         observation = Observation(network, torch.device("cpu"))
         images = torch.randn(4, 3, 16, 16)
-        with observation.batch({"image": images}):
+        with observation.batch(images):
             network(images)
     (layer,) = observation.compute()
     assert layer["position_mad"] == pytest.approx(layer["mad"], rel=1e-5)
@@ -152,7 +152,7 @@ def test_a_causal_network_is_observed_over_the_past():
     attention.probabilities = lambda x: (full(x) * past) / (full(x) * past).sum(-1, keepdim=True)
     network, tokens = Causal(attention), torch.randint(0, 8, (3, 7))
     observation = Observation(network, torch.device("cpu"), maps=1)
-    with torch.no_grad(), observation.batch({"image": tokens}):
+    with torch.no_grad(), observation.batch(tokens):
         network(tokens)
     (layer,) = observation.compute()
     with torch.no_grad():

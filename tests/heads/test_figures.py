@@ -26,7 +26,7 @@ def test_maps_of_the_first_images_observed(chosen):
     module, batches = ToyModule().eval(), list(loader(6))  # of 4 and 2 images
     observation = Observation(module, module.device, chosen=chosen, maps=2)
     for batch in batches:
-        with torch.no_grad(), observation.batch(batch):
+        with torch.no_grad(), observation.batch(batch["image"], batch["index"]):
             module(batch["image"])
     images = torch.cat([batch["image"] for batch in batches])
     seen = []

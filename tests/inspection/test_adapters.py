@@ -50,7 +50,7 @@ def check(subject, images, expected):
         torch.testing.assert_close(own, theirs, atol=1e-6, rtol=1e-3)
     assert weights[0].amax() > 3 / weights[0].shape[-1]  # no test of uniform attention only
     observation = Observation(subject, torch.device("cpu"))
-    with torch.no_grad(), observation.batch({"image": images}):
+    with torch.no_grad(), observation.batch(images):
         subject(images)
     for layer, theirs in zip(observation.compute(), expected, strict=True):
         means = head_statistics(theirs.double(), subject.geometry)

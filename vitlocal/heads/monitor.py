@@ -12,10 +12,11 @@ from torch import Tensor
 from vitlocal.errors import InputError
 from vitlocal.geometry import ClassToken, Geometry, Unit
 from vitlocal.heads import summary, tensorboard
+from vitlocal.heads.batches import Where
 from vitlocal.heads.figures import LABELS, attention_figure, depth_figure, training_figure
 from vitlocal.heads.observation import Observation
 from vitlocal.heads.observe import find_network
-from vitlocal.heads.observer import Batch, NetworkObserver, Rows
+from vitlocal.heads.observer import NetworkObserver, Rows
 from vitlocal.heads.summary import LayerStatistics
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ class LocalityMonitor(NetworkObserver):
         seed: Which images ``max_images`` chooses, and where the boxes of ``mixed_images`` are.
         mixed_images: Number of images that are also observed with CutMix's boxes pasted into them, to
             measure attention across the boxes' borders; the same in all conditions. 0 for none.
+        images: Where a batch has its images: a key, a position or a function of the batch. Null for its keys
+            ``image``, ``pixel_values`` or ``images``, its first part, or the batch itself.
 
     Raises:
         InputError: A value is out of its range, or there are no attention modules to observe.
@@ -64,8 +67,9 @@ class LocalityMonitor(NetworkObserver):
         maps: int = 2,
         seed: int = 0,
         mixed_images: int = 0,
+        images: Where = None,
     ) -> None:
-        super().__init__(every_n_epochs, max_images, before_training, seed)
+        super().__init__(every_n_epochs, max_images, before_training, seed, images)
         if unit is not None and unit not in get_args(Unit):
             raise InputError(f"locality.unit is {unit!r}: it must be one of {', '.join(get_args(Unit))}")
         if class_token not in get_args(ClassToken):
@@ -108,9 +112,9 @@ class LocalityMonitor(NetworkObserver):
         return network.geometry.measured(self.unit, self.class_token)
 
     def _beside(
-        self, observation: Observation, pl_module: LightningModule, batch: Batch, place: tuple[int, int]
+        self, observation: Observation, pl_module: LightningModule, images: Tensor, place: tuple[int, int]
     ) -> None:
-        observation.mixed(batch["image"], pl_module, *place)
+        observation.mixed(images, pl_module, *place)
 
     def _tables(self, layers: list[LayerStatistics], step: int) -> dict[str, tuple[Sequence[str], Rows]]:
         return {"heads": (summary.columns(layers), summary.rows(layers, step))}

@@ -18,12 +18,20 @@ from vitlocal.heads.observe import find_attention, find_network, observe, shows_
 from vitlocal.heads.summary import LayerStatistics
 
 
-def chosen_images(batch: dict[str, Tensor], chosen: Tensor | None) -> Tensor:
-    """Positions in ``batch`` of the images whose ``index`` is in ``chosen``; None: all but padding."""
-    images = torch.arange(len(batch["image"]), device=batch["image"].device)
-    if chosen is not None:
-        return images[torch.isin(batch["index"], chosen)]
-    return images[batch["index"] >= 0] if "index" in batch else images
+def chosen_images(images: Tensor, index: Tensor | None, chosen: Tensor | None) -> Tensor | None:
+    """Which images of a batch are observed, as positions int64 (B',); None for all of them.
+
+    Args:
+        images: (B, ...).
+        index: of each image its number in the data set, (B,), negative for padding; None for no padding.
+        chosen: the numbers of those to observe; None for all but padding.
+    """
+    if index is None:
+        return None
+    index = index.to(images.device)
+    kept = index >= 0 if chosen is None else torch.isin(index, chosen)
+    found = kept.nonzero().squeeze(1)
+    return None if len(found) == len(images) else found
 
 
 class Observation:
@@ -33,7 +41,7 @@ class Observation:
         module: holds the network; see :func:`~vitlocal.heads.observe.find_network`.
         device: where it runs.
         geometry: of the network's tokens, as it is measured; None: the network's own.
-        chosen: for each loader, the ``batch["index"]`` of the images to observe; None for all.
+        chosen: for each loader, the numbers of the images to observe; None for all.
         maps: images whose attention maps are kept, where tokens are on a grid.
         mixed: images whose attention across pasted borders is measured in each process; 0 for none.
         seed: of those borders.
@@ -90,30 +98,34 @@ class Observation:
         return self._metrics[0].images
 
     @contextmanager
-    def batch(self, batch: dict[str, Tensor], loader: int = 0) -> Iterator[None]:
-        """Within the block, observe the images of ``batch``, which the network is run on once.
+    def batch(self, images: Tensor, index: Tensor | None = None, loader: int = 0) -> Iterator[None]:
+        """Within the block, observe images of a batch, on all of which the network is run once.
 
         Args:
-            batch: with ``image`` (B, C, H, W), and ``index`` (B,) where images are chosen.
+            images: (B, C, H, W).
+            index: of each its number in the data set, (B,), negative for padding; needed where images are
+                chosen.
             loader: which loader it comes from.
+
+        Raises:
+            InputError: the network is run on another number of images.
         """
-        images = chosen_images(batch, None if self.chosen is None else self.chosen[loader])
-        drawn = images[: self._maps_wanted - len(self.maps)]
+        among = chosen_images(images, index, None if self.chosen is None else self.chosen[loader])
+        every = torch.arange(len(images), device=images.device) if among is None else among
+        drawn = every[: self._maps_wanted - len(self.maps)]
         centres: list[list[Tensor]] = [[] for _ in self._metrics]
         with ExitStack() as stack:
-            if len(images):
-                everything = len(images) == len(batch["image"])
+            if len(every):
                 updates = [metric.update for metric in self._metrics]
                 of_qkv = [metric and metric.update for metric in self._positions]
-                among = None if everything else images
-                stack.enter_context(observe(self._network, updates, among, projected=of_qkv))
+                stack.enter_context(observe(self._network, updates, among, len(images), projected=of_qkv))
             if self._grid and len(drawn):
                 keep = [partial(_keep_centre, kept, self._grid) for kept in centres]
-                stack.enter_context(observe(self._network, keep, drawn))
+                stack.enter_context(observe(self._network, keep, drawn, len(images)))
             yield
         if len(drawn):
             layers = [torch.cat(kept).cpu() for kept in centres]
-            for position, image in enumerate(batch["image"][drawn].cpu()):
+            for position, image in enumerate(images[drawn].cpu()):
                 self.maps.append(AttentionMaps(image, [layer[position] for layer in layers]))
 
     def mixed(self, images: Tensor, run: Callable[[Tensor], object], *place: int) -> None:

@@ -63,6 +63,7 @@ def observe(
     network: nn.Module,
     consumers: Sequence[Callable[[Tensor], object]],
     images: Tensor | None = None,
+    count: int | None = None,
     chunk_elements: int = CHUNK_ELEMENTS,
     projected: Sequence[Callable[[Tensor], object] | None] | None = None,
 ) -> Iterator[None]:
@@ -77,9 +78,13 @@ def observe(
         consumers: one an attention layer, in the order of :func:`find_attention`; called with
             (B', H, N, N), for instance ``HeadStatistics.update``.
         images: which images of a batch, as positions (int64) or a mask (bool); None for all.
+        count: how many the batch has; None where that is not known.
         chunk_elements: most elements of probabilities at a time, or one image's if that is more.
         projected: for each attention layer, what gets its queries, keys and values (3, B, H, N, D), if
             anything does; layers that do not show them leave it out.
+
+    Raises:
+        InputError: in the block, if the network is run on another number of images.
     """
     if images is not None and images.dtype == torch.bool:
         images = images.nonzero().squeeze(1)  # once, not in every layer: the number of images syncs
@@ -87,7 +92,7 @@ def observe(
         found = find_attention(network)
         beside = [None] * len(found) if projected is None else projected
         for (_, module), consumer, of_qkv in zip(found, consumers, beside, strict=True):
-            read = _reader(module, consumer, images, chunk_elements, of_qkv)
+            read = _reader(module, consumer, images, count, chunk_elements, of_qkv)
             hooks.callback(_watch(module, read).remove)
         yield
 
@@ -108,10 +113,16 @@ def _reader(
     attention: Any,
     consumer: Callable[[Tensor], object],
     images: Tensor | None,
+    count: int | None,
     chunk_elements: int,
     of_qkv: Callable[[Tensor], object] | None,
 ) -> Callable[[Tensor, Tensor | None], None]:
     def read(x: Tensor, qkv: Tensor | None) -> None:
+        if count is not None and len(x) != count:
+            raise InputError(
+                f"the network was run on {len(x)} images of a batch with {count}: observe a validation step "
+                "that runs it once on all of them, or say by images= where they are"
+            )
         if images is not None:
             x, qkv = x[images], None if qkv is None else qkv[:, images]
         if not len(x):

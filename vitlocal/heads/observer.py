@@ -19,6 +19,7 @@ from torch import Tensor
 from vitlocal import internals
 from vitlocal.errors import InputError
 from vitlocal.files import EpochTable, atomic_path
+from vitlocal.heads.batches import Numbering, Where, choose, images_of
 from vitlocal.heads.observe import find_attention, find_network
 from vitlocal.heads.pictures import show, takes_pictures
 from vitlocal.processes import writable_folder
@@ -26,7 +27,6 @@ from vitlocal.processes import writable_folder
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Batch = dict[str, Tensor]
 Rows = Sequence[Mapping[str, object]]
 
 
@@ -41,6 +41,8 @@ class NetworkObserver(Callback):
         max_images: Number of images to observe, the same ones every time; None for all.
         before_training: Observe the untrained network too.
         seed: Which images ``max_images`` chooses.
+        images: Where a batch has its images: a key, a position or a function of the batch. None for the
+            batch itself, its keys ``image``, ``pixel_values`` or ``images``, or its first part.
 
     Attributes:
         key: the keyed group that sets it, which mistakes are named by.
@@ -55,7 +57,9 @@ class NetworkObserver(Callback):
     headlines: ClassVar[Sequence[str]]
     in_progress_bar: ClassVar[str | None] = None
 
-    def __init__(self, every_n_epochs: int, max_images: int | None, before_training: bool, seed: int) -> None:
+    def __init__(
+        self, every_n_epochs: int, max_images: int | None, before_training: bool, seed: int, images: Where
+    ) -> None:
         if every_n_epochs < 1:
             raise InputError(f"{self.key}.every_n_epochs is {every_n_epochs}: it must be at least 1")
         if max_images is not None and max_images < 1:
@@ -64,7 +68,9 @@ class NetworkObserver(Callback):
         self.max_images = max_images
         self.before_training = before_training
         self.seed = seed
+        self.images = images
         self._observation: Any = None
+        self._numberings: list[Numbering] = []
         self._hooks = ExitStack()
         self._fitted = False
         self._evaluated: tuple[int, int] | None = None
@@ -99,9 +105,10 @@ class NetworkObserver(Callback):
             observation = self._observe(trainer, pl_module)
             for batch, number, loader in iter(loaders):
                 batch = trainer.strategy.batch_to_device(batch, dataloader_idx=loader)
-                with observation.batch(batch, loader):
-                    pl_module(batch["image"])
-                self._beside(observation, pl_module, batch, (loader, number))
+                images = images_of(batch, self.images)
+                with self._watching(observation, batch, images, loader):
+                    _run(pl_module, images)
+                self._beside(observation, pl_module, images, (loader, number))
         values = self._write(trainer, observation, epoch=0, step=0)
         for logger in trainer.loggers:
             logger.log_metrics(values, step=0)
@@ -117,20 +124,21 @@ class NetworkObserver(Callback):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        batch: Batch,
+        batch: Any,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
         """Put hooks on the attention modules."""
         if self._observation is not None:
-            self._hooks.enter_context(self._observation.batch(batch, dataloader_idx))
+            images = images_of(batch, self.images)
+            self._hooks.enter_context(self._watching(self._observation, batch, images, dataloader_idx))
 
     def on_validation_batch_end(
         self,
         trainer: Trainer,
         pl_module: LightningModule,
         outputs: Any,
-        batch: Batch,
+        batch: Any,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
@@ -138,7 +146,8 @@ class NetworkObserver(Callback):
         self._hooks.close()
         if self._observation is not None:
             with trainer.precision_plugin.forward_context():
-                self._beside(self._observation, pl_module, batch, (dataloader_idx, batch_idx))
+                images = images_of(batch, self.images)
+                self._beside(self._observation, pl_module, images, (dataloader_idx, batch_idx))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log and write what was observed."""
@@ -172,7 +181,7 @@ class NetworkObserver(Callback):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        batch: Batch,
+        batch: Any,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
@@ -184,7 +193,7 @@ class NetworkObserver(Callback):
         trainer: Trainer,
         pl_module: LightningModule,
         outputs: Any,
-        batch: Batch,
+        batch: Any,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
@@ -204,25 +213,26 @@ class NetworkObserver(Callback):
 
     def _observe(self, trainer: Trainer, pl_module: LightningModule) -> Any:
         drawing = trainer.is_global_zero and any(map(takes_pictures, trainer.loggers))
-        chosen = None if self.max_images is None else self._choose(trainer, self.max_images)
-        return self._observation_of(pl_module, chosen, drawing)
-
-    def _choose(self, trainer: Trainer, count: int) -> list[Tensor]:
-        """For each loader, ``batch["index"]`` of the images to observe, at random among those it serves."""
         testing = trainer.state.fn == TrainerFn.TESTING
         loaders = CombinedLoader(
             trainer.test_dataloaders if testing else trainer.val_dataloaders, "sequential"
-        )
-        batches = trainer.num_test_batches if testing else trainer.num_val_batches
-        chosen = []
-        for loader, limit in zip(loaders.flattened, batches, strict=True):
-            # A data set that serves a part of its images names their indices.
-            indices = torch.as_tensor(getattr(loader.dataset, "positions", range(len(loader.dataset))))
-            if loader.batch_size is not None:
-                indices = indices[: int(limit) * loader.batch_size * trainer.world_size]
-            order = torch.randperm(len(indices), generator=torch.Generator().manual_seed(self.seed))
-            chosen.append(indices[order[:count]])
-        return chosen
+        ).flattened
+        self._numberings = [Numbering(loader) for loader in loaders]
+        chosen = None
+        if self.max_images is not None:
+            batches = trainer.num_test_batches if testing else trainer.num_val_batches
+            chosen = [
+                choose(loader, limit, trainer.world_size, self.max_images, self.seed)
+                for loader, limit in zip(loaders, batches, strict=True)
+            ]
+        return self._observation_of(pl_module, chosen, drawing)
+
+    @contextmanager
+    def _watching(self, observation: Any, batch: Any, images: Tensor, loader: int) -> Iterator[None]:
+        """Observe a batch; compiled networks run eager, since their hooks would not be seen."""
+        index = self._numberings[loader].of(batch, len(images))
+        with torch.compiler.set_stance("force_eager"), observation.batch(images, index, loader):
+            yield
 
     def _progress(self, trainer: Trainer) -> tuple[int, int]:
         """Epochs of training begun, and steps: during validation, the epoch that it ends counts as done."""
@@ -236,8 +246,8 @@ class NetworkObserver(Callback):
         layers, folder = observation.compute(), writable_folder(trainer)
         if not trainer.strategy.reduce(observation.images.clone(), reduce_op="sum"):
             raise InputError(
-                f"{self.key}.max_images chose images that no batch held: "
-                "batch['index'] must be the image's position in its data set, or one of data set's positions"
+                f"{self.key}.max_images chose images that no batch held: a batch's index must be each "
+                "image's position in its data set, or one of the data set's positions"
             )
         if trainer.is_global_zero:
             if folder is not None:
@@ -271,17 +281,17 @@ class NetworkObserver(Callback):
     ) -> Any:
         """A new observation.
 
-        It has a context manager ``batch(batch, loader)`` around the forward pass of a batch, the number
-        of ``images`` observed in this process, and ``compute()``, which is called in all processes.
+        It has a context manager ``batch(images, index, loader)`` around the forward pass of a batch, the
+        number of ``images`` observed in this process, and ``compute()``, which is called in all processes.
 
         Args:
             pl_module: holds the network.
-            chosen: for each loader, the ``batch["index"]`` of the images to observe; None for all.
+            chosen: for each loader, the numbers of the images to observe; None for all.
             drawing: whether figures will be drawn.
         """
 
     def _beside(
-        self, observation: Any, pl_module: LightningModule, batch: Batch, place: tuple[int, int]
+        self, observation: Any, pl_module: LightningModule, images: Tensor, place: tuple[int, int]
     ) -> None:
         """Observe what the batch's own pass does not show; the place is its loader and number."""
 
@@ -303,6 +313,25 @@ class NetworkObserver(Callback):
     @abstractmethod
     def _figures(self, layers: Any, observation: Any, epoch: int | None) -> Iterator[tuple[str, Figure]]:
         """Names and figures, drawn on rank 0; the epoch is that of training, None in an evaluation."""
+
+
+def _run(pl_module: LightningModule, images: Tensor) -> object:
+    """Run a module on images, or its network alone where the module has no ``forward``.
+
+    Raises:
+        InputError: it does not take them.
+    """
+    own = type(pl_module).forward is not LightningModule.forward
+    run = pl_module if own else find_network(pl_module)
+    try:
+        return run(images)
+    except InputError:
+        raise
+    except Exception as error:  # of a stranger's code
+        raise InputError(
+            f"{type(run).__name__} can't be run on the images of a validation batch "
+            f"({type(error).__name__}: {error}): say by images= where they are, or give before_training=False"
+        ) from error
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 
 from vitlocal.errors import InputError
+from vitlocal.heads.batches import Where
 from vitlocal.heads.observe import find_network
 from vitlocal.heads.observer import NetworkObserver, Rows
 from vitlocal.heads.outlier_figures import outlier_figure
@@ -49,6 +50,7 @@ class OutlierMonitor(NetworkObserver):
         deviations: Standard deviations from an image's mean beyond which a value is an outlier.
         small_value: A key's value vector is small below this share of the mean norm of the head's keys.
         seed: Which images ``max_images`` chooses.
+        images: See :class:`~vitlocal.heads.LocalityMonitor`.
 
     Raises:
         InputError: A value is out of its range, or there are no blocks to observe.
@@ -65,8 +67,9 @@ class OutlierMonitor(NetworkObserver):
         deviations: float = DEVIATIONS,
         small_value: float = SMALL_VALUE,
         seed: int = 0,
+        images: Where = None,
     ) -> None:
-        super().__init__(every_n_epochs, max_images, before_training, seed)
+        super().__init__(every_n_epochs, max_images, before_training, seed, images)
         for name, value in (("deviations", deviations), ("small_value", small_value)):
             if not 0 < value < math.inf:
                 raise InputError(f"outliers.{name} is {value}: it must be a number above 0")

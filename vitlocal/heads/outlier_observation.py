@@ -75,7 +75,7 @@ class OutlierObservation:
         device: where it runs.
         deviations: from which a value is an outlier.
         small_value: below which a value vector is small.
-        chosen: for each loader, the ``batch["index"]`` of the images to observe; None for all.
+        chosen: for each loader, the numbers of the images to observe; None for all.
 
     Attributes:
         images: number of images observed so far in this process, float (), on the device.
@@ -103,20 +103,14 @@ class OutlierObservation:
         ]
 
     @contextmanager
-    def batch(self, batch: dict[str, Tensor], loader: int = 0) -> Iterator[None]:
-        """Within the block, observe the images of ``batch``, which the network is run on once.
-
-        Args:
-            batch: with ``image`` (B, C, H, W), and ``index`` (B,) where images are chosen.
-            loader: which loader it comes from.
-        """
-        images = chosen_images(batch, None if self._chosen is None else self._chosen[loader])
-        everything = len(images) == len(batch["image"])
+    def batch(self, images: Tensor, index: Tensor | None = None, loader: int = 0) -> Iterator[None]:
+        """As :meth:`vitlocal.heads.observation.Observation.batch`."""
+        among = chosen_images(images, index, None if self._chosen is None else self._chosen[loader])
         with ExitStack() as hooks:
             for layer in self._layers:
-                layer.watch(hooks, (lambda x: x) if everything else (lambda x: x[images]))
+                layer.watch(hooks, (lambda x: x) if among is None else (lambda x: x[among]))
             yield
-        self.images += len(images)
+        self.images += len(images) if among is None else len(among)
 
     def compute(self) -> list[LayerOutliers]:
         """What each layer did with the images of all processes; call it in all of them."""

@@ -236,7 +236,7 @@ def _observe(
 
     def run() -> None:
         stacked = torch.stack(batch).to(subject.mean.device)
-        with observation.batch({"image": stacked}):
+        with observation.batch(stacked):
             subject(stacked)
         observation.mixed(stacked, subject, 0, int(observation.images.item()))
         batch.clear()
