@@ -20,8 +20,8 @@ from vitlocal.compress.quantize import quantize
 from vitlocal.compress.trained_run import training_batches
 from vitlocal.data import NPZ
 from vitlocal.errors import InputError
-from vitlocal.inspection.trained import trained_subject
 from vitlocal.runs import open_run
+from vitlocal.runs.trained import trained_subject
 
 SMALL = {"calibration_batches": 2, "batch_size": 8, "repeats": 2}
 

@@ -15,9 +15,9 @@ from vitlocal.geometry import Sequence
 from vitlocal.heads import find_attention, head_statistics, observe
 from vitlocal.heads.border import BorderMass, mixed_images, pasted_share
 from vitlocal.heads.observation import Observation
-from vitlocal.inspection.trained import trained_subject
 from vitlocal.models import ClippedSoftmax, Gated, VisionTransformer
 from vitlocal.runs import open_run
+from vitlocal.runs.trained import trained_subject
 
 KINDS = {
     "softmax": {},

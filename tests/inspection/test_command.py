@@ -22,9 +22,9 @@ from vitlocal.heads.kinds import head_kind
 from vitlocal.heads.rollout import rollout_step
 from vitlocal.inspection import command
 from vitlocal.inspection.command import inspect
-from vitlocal.inspection.trained import trained_subject
 from vitlocal.models import attention_weights
 from vitlocal.runs import open_run
+from vitlocal.runs.trained import trained_subject
 
 FIGURES = {"mad.png", "entropy.png", "entropy_mad.png"}
 

@@ -9,7 +9,7 @@ from vitlocal.data import NPZ, Digits, ImageFolder
 from vitlocal.errors import InputError
 from vitlocal.geometry import Grid
 from vitlocal.inspection.images import of_data, of_folder
-from vitlocal.inspection.subject import Subject
+from vitlocal.models.subject import Subject
 
 
 def subject(size, channels=3):

@@ -8,9 +8,9 @@ import torch
 
 from vitlocal.cli import main
 from vitlocal.inspection.command import inspect
-from vitlocal.inspection.trained import trained_subject
 from vitlocal.models import ClippedSoftmax, Gated, VisionTransformer
 from vitlocal.runs import open_run
+from vitlocal.runs.trained import trained_subject
 from vitlocal.tasks import Classification
 from vitlocal.tasks.schedule import decay_groups
 

@@ -2,12 +2,16 @@
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from vitlocal import earlier
 from vitlocal.errors import InputError
 from vitlocal.models.factory import expanded
 
-KINDS = {"attention": "Softmax, ClippedSoftmax, Gated", "network": "VisionTransformer"}
+KINDS = {
+    "attention": "Softmax, ClippedSoftmax, Gated",
+    "network": "VisionTransformer, timm:NAME, torchvision:NAME, transformers:NAME",
+}
 """Of settings that are made later, the classes that come with vitlocal."""
 
 
@@ -19,6 +23,8 @@ def todays(words: Sequence[str]) -> list[str]:
 
     >>> todays(["fit", "--model.network=VisionTransformer"])
     ['fit', '--model.network=vitlocal.models.VisionTransformer']
+    >>> todays(["--model.network=timm:test_vit"])
+    ['--model.network=vitlocal.models.Timm', '--model.network.init_args.name=test_vit']
     """
     found: list[str] = []
     for word in words:
@@ -26,10 +32,22 @@ def todays(words: Sequence[str]) -> list[str]:
         if word.startswith("--") and (now := earlier.flag(key)):
             given = earlier.value(key.partition(".")[2], value)
             raise InputError(f"{key} is called {now} now: give --{now}={given or 'VALUE'}")
-        if key == "model.network":
-            word = f"--{key}={expanded(value)}"
-        found.append(word)
+        if key == "model.network" and value:
+            settings = expanded(value)
+            found.append(f"--{key}={settings['class_path']}")
+            arguments = settings.get("init_args", {})
+            found += [f"--{key}.init_args.{name}={given}" for name, given in arguments.items()]
+        else:
+            found.append(word)
     return found
+
+
+def in_file(content: dict[str, Any]) -> dict[str, Any]:
+    """A configuration with a short name of a network as its settings."""
+    match content.get("model"):
+        case {"network": str(name), **others}:
+            return content | {"model": {**others, "network": expanded(name)}}
+    return content
 
 
 def typed_of_model(words: Sequence[str]) -> set[str]:

@@ -6,7 +6,7 @@ import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser
 
 from vitlocal import config_files
-from vitlocal.cli import messages
+from vitlocal.cli import messages, model_words
 from vitlocal.errors import UsageError
 
 
@@ -15,7 +15,7 @@ class ConfigFile(ActionConfigFile):
 
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
         """Find the file and merge it into what was given before."""
-        content = config_files.read(config_files.find(values))
+        content = model_words.in_file(config_files.read(config_files.find(values)))
         super().__call__(parser, cfg, yaml.safe_dump(content, sort_keys=False), option_string)
 
 

@@ -11,9 +11,9 @@ from vitlocal.compress.trained_run import data_of, need, onnx_metadata, validati
 from vitlocal.data import ImageDataModule
 from vitlocal.errors import InputError
 from vitlocal.files import atomic_path
-from vitlocal.inspection.subject import Subject
-from vitlocal.inspection.trained import trained_subject
+from vitlocal.models.subject import Subject
 from vitlocal.runs import Run, open_run
+from vitlocal.runs.trained import trained_subject
 
 CHECKED = 256
 """Most validation images on which an ONNX file is compared with PyTorch."""

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from vitlocal.compress.quantizer import MOMENTUM
-from vitlocal.inspection.subject import Subject
+from vitlocal.models.subject import Subject
 
 INPUT, OUTPUT = "image", "logits"
 

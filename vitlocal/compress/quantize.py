@@ -23,9 +23,10 @@ from vitlocal.compress.trained_run import (
 from vitlocal.data import ImageDataModule
 from vitlocal.errors import InputError
 from vitlocal.files import atomic_path
-from vitlocal.inspection.subject import Subject
-from vitlocal.inspection.trained import trained_subject
+from vitlocal.models import VisionTransformer
+from vitlocal.models.subject import Subject
 from vitlocal.runs import open_run
+from vitlocal.runs.trained import trained_subject
 
 TIMED = (1, 128)
 """Images a call whose latency is measured."""
@@ -131,7 +132,12 @@ class _Trial:
     max_images: int | None
 
     def __post_init__(self) -> None:
-        network: Any = self.subject.network
+        network = self.subject.network
+        if not isinstance(network, VisionTransformer):
+            raise InputError(
+                f"{self.subject.name} is a {type(network).__name__}: only vitlocal's VisionTransformer can "
+                "be quantized so far; export it instead"
+            )
         self.quantized = QuantizedViT(network)
 
     def validation(self, most: int | None = None) -> Iterator[Batch]:

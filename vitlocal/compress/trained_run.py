@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vitlocal.data import BatchDataset, ImageDataModule
 from vitlocal.errors import InputError
-from vitlocal.inspection.subject import Subject
+from vitlocal.models.subject import Subject
 from vitlocal.runs import Run
 from vitlocal.runs.datasets import make_data
 

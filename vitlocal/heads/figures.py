@@ -188,7 +188,10 @@ def _montage(layers: Sequence[Tensor], heads: int) -> np.ndarray:
 
 
 def _draw_image(axes: Axes, image: Tensor, grid_size: tuple[int, int]) -> None:
-    pixels = image.permute(1, 2, 0).numpy()
+    if image.is_floating_point():  # of another project, normalised in some way
+        low, high = image.aminmax()
+        image = (image - low) / (high - low).clamp(min=1e-12) * 255
+    pixels = image.byte().permute(1, 2, 0).numpy()
     axes.imshow(pixels if pixels.shape[2] == 3 else pixels[..., 0], cmap="gray", vmin=0, vmax=255)
     patch = (pixels.shape[0] / grid_size[0], pixels.shape[1] / grid_size[1])
     _frame(axes, [(0, 0)], grid_size, patch, linewidth=2.5)

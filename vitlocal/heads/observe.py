@@ -11,6 +11,7 @@ from torch.utils.hooks import RemovableHandle
 from vitlocal.errors import InputError
 from vitlocal.geometry import Geometry
 from vitlocal.heads.functional import exact_products
+from vitlocal.models.adapters import adapt
 from vitlocal.models.attention import attention_weights
 
 # 8 MiB of float32; the statistics need a few more tensors of that size. Larger is slower on a CPU.
@@ -20,6 +21,8 @@ CHUNK_ELEMENTS = 2**21
 def find_network(module: nn.Module) -> nn.Module:
     """The outermost module within ``module``, itself included, that says where its tokens are.
 
+    Networks of other libraries are made to say it: see :func:`vitlocal.models.adapters.adapt`.
+
     Returns:
         A module with a :class:`~vitlocal.geometry.Geometry` as ``geometry``.
 
@@ -27,11 +30,12 @@ def find_network(module: nn.Module) -> nn.Module:
         InputError: there is none.
     """
     for candidate in module.modules():
-        if isinstance(getattr(candidate, "geometry", None), Geometry):
+        if isinstance(getattr(candidate, "geometry", None), Geometry) or adapt(candidate):
             return candidate
     raise InputError(
-        f"{type(module).__name__} has no network to observe: "
-        "one of its modules must have a geometry, such as vitlocal.geometry.Grid(8, 8)"
+        f"{type(module).__name__} has no network to observe: it must hold a Vision Transformer of vitlocal, "
+        "timm, torchvision or transformers, or one of its modules have a geometry, such as "
+        "vitlocal.geometry.Grid(8, 8)"
     )
 
 

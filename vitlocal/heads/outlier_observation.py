@@ -162,8 +162,8 @@ class _Layer:
         hooks.callback(self._attention.register_qkv_hook(read).remove)
 
     def _output_hook(self, name: str, select: Select) -> Callable[..., None]:
-        def read(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            x = select(output)
+        def read(module: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
+            x = select(output[0] if isinstance(output, tuple) else output)  # nn.MultiheadAttention's
             if name not in self._outputs:
                 # Made here, where the size is known, without images too: all processes add up. They are
                 # summed outside of inference mode as well.

@@ -24,14 +24,15 @@ from vitlocal.heads.observation import Observation
 from vitlocal.heads.rollout import rollout_step
 from vitlocal.heads.summary import LayerStatistics, rows
 from vitlocal.inspection import figures
-from vitlocal.inspection.adapters import LIBRARIES
 from vitlocal.inspection.images import NamedImages, of_data, of_folder
-from vitlocal.inspection.subject import Subject
-from vitlocal.inspection.trained import trained_subject
+from vitlocal.models.adapters import LIBRARIES
+from vitlocal.models.subject import Subject
 from vitlocal.runs import Run, open_run
 from vitlocal.runs.datasets import make_data
+from vitlocal.runs.trained import trained_subject
 
 BATCH = 32
+SEED = 0  # of random weights
 Query = Literal["centre", "class"]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 REDUCED: dict[str, torch.dtype] = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -161,7 +162,10 @@ def _open(model: str, pretrained: bool, output: Path | None) -> tuple[Subject, P
         if not name:
             raise InputError(f"model is {model}: give a name after the colon")
         folder = Path("lightning_logs") / ("inspect-" + re.sub(r"[^\w.-]+", "-", model))
-        return LIBRARIES[library](name, pretrained), output or folder, None
+        with torch.random.fork_rng(devices=[]):  # random weights are the same every time
+            torch.manual_seed(SEED)
+            network = LIBRARIES[library](name, pretrained)
+        return Subject.of(network, model), output or folder, None
     if not Path(model).exists():
         raise InputError(
             f"model is {model}: there is no such run or checkpoint, nor does it begin with "

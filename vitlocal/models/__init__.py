@@ -1,5 +1,6 @@
 """Plain networks: the Vision Transformer and its attention. Nothing here knows of Lightning."""
 
+from vitlocal.models.adapters import Timm, Torchvision, Transformers
 from vitlocal.models.attention import (
     Attention,
     ClippedSoftmax,
@@ -18,6 +19,9 @@ __all__ = [
     "MakeAttention",
     "MakeNetwork",
     "Softmax",
+    "Timm",
+    "Torchvision",
+    "Transformers",
     "VisionTransformer",
     "attention_weights",
     "make_network",

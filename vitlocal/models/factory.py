@@ -10,6 +10,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 from torch import nn
 
 from vitlocal.errors import InputError, root_cause
+from vitlocal.models.adapters import LIBRARIES
 from vitlocal.models.attention import ClippedSoftmax, Gated, Softmax
 from vitlocal.models.vit import VisionTransformer
 
@@ -33,14 +34,20 @@ class MakeNetwork(Protocol):
         """
 
 
-def expanded(given: str) -> str:
-    """The class path that a short name means; anything else as it is.
+def expanded(given: str) -> Settings:
+    """The settings that a short name means; a class path stays as it is.
 
     >>> expanded("VisionTransformer")
-    'vitlocal.models.VisionTransformer'
+    {'class_path': 'vitlocal.models.VisionTransformer'}
+    >>> expanded("timm:vit_tiny_patch16_224")
+    {'class_path': 'vitlocal.models.Timm', 'init_args': {'name': 'vit_tiny_patch16_224'}}
     """
+    library, _, name = given.partition(":")
+    if library in LIBRARIES and name:
+        path = f"vitlocal.models.{LIBRARIES[library].__name__}"
+        return {"class_path": path, "init_args": {"name": name}}
     # jsonargparse finds classes by their bare name too, but torchvision and timm have one of this name.
-    return f"vitlocal.models.{given}" if given == VisionTransformer.__name__ else given
+    return {"class_path": f"vitlocal.models.{given}" if given == VisionTransformer.__name__ else given}
 
 
 def network_settings(network: MakeNetwork | Mapping[str, Any] | str) -> Settings:
@@ -99,10 +106,10 @@ def _parsed(settings: Settings) -> Any:
 def _given(network: Any) -> Settings:
     """As settings, yet unchecked."""
     if isinstance(network, str):
-        return {"class_path": expanded(network)}
+        return expanded(network)
     if isinstance(network, Mapping):
         if "class_path" in network:
-            return dict(network) | {"class_path": expanded(network["class_path"])}
+            return dict(network) | expanded(network["class_path"])
         return {"class_path": _path(VisionTransformer), "init_args": network.get("init_args", network)}
     kind = _class(network)
     if kind is None:

@@ -131,7 +131,11 @@ class Run:
 
 def _hyperparameters(content: dict[str, Any]) -> dict[str, Any]:
     # LightningCLI adds names of its own, with an underscore.
-    return {name: value for name, value in content["hyper_parameters"].items() if not name.startswith("_")}
+    found = {name: value for name, value in content["hyper_parameters"].items() if not name.startswith("_")}
+    match found.get("network"):
+        case {"init_args": {"pretrained": True}} as network:  # the checkpoint's weights come in their place
+            found["network"] = network | {"init_args": network["init_args"] | {"pretrained": False}}
+    return found
 
 
 def _task(content: dict[str, Any]) -> type[LightningModule]:

@@ -15,9 +15,14 @@ from torchvision import models
 from vitlocal.errors import InputError
 from vitlocal.heads import find_attention, head_statistics, observe
 from vitlocal.heads.observation import Observation
-from vitlocal.inspection.adapters import timm_subject, torchvision_subject, transformers_subject
+from vitlocal.models.adapters import Timm, Torchvision, Transformers
+from vitlocal.models.subject import Subject
 
 SIZES = {"hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 48, "num_hidden_layers": 2}
+
+
+def subject_of(library, name):
+    return Subject.of(library(name), name)
 
 
 def images_for(subject, count=2):
@@ -68,7 +73,7 @@ def check(subject, images, expected):
     ],
 )
 def test_timm(name, prefix, class_token):
-    subject = timm_subject(name, pretrained=False).eval()
+    subject = subject_of(Timm, name).eval()
     check_timm(subject)
     assert (subject.geometry.num_prefix_tokens, subject.class_token) == (prefix, class_token)
 
@@ -87,7 +92,7 @@ def test_timm(name, prefix, class_token):
 def test_timm_variants(options, monkeypatch):
     make = timm.create_model
     monkeypatch.setattr(timm, "create_model", lambda name, **given: make(name, **options, **given))
-    subject = timm_subject("test_vit", pretrained=False).eval()
+    subject = subject_of(Timm, "test_vit").eval()
     check_timm(subject)
     class_token = options.get("class_token", True)
     assert subject.geometry.num_prefix_tokens == class_token + options.get("reg_tokens", 0)
@@ -97,14 +102,14 @@ def test_timm_variants(options, monkeypatch):
 def test_timm_with_rotary_positions(monkeypatch):
     make, options = timm.create_model, {"depth": 2, "img_size": 56}
     monkeypatch.setattr(timm, "create_model", lambda name, **given: make(name, **options, **given))
-    subject = timm_subject("eva02_tiny_patch14_224", pretrained=False).eval()
+    subject = subject_of(Timm, "eva02_tiny_patch14_224").eval()
     check_timm(subject)
 
 
 def check_timm(subject):
     sharpen(subject.network)
     images = images_for(subject)
-    network = copy.deepcopy(subject.network)
+    network = copy.deepcopy(subject.network.model)
     for module in network.modules():
         if hasattr(module, "fused_attn"):
             module.fused_attn = False
@@ -115,8 +120,8 @@ def check_timm(subject):
 
 
 def test_timm_normalises_as_its_configuration_says():
-    subject = timm_subject("vit_tiny_patch16_224", pretrained=False)
-    config = timm.data.resolve_model_data_config(subject.network)
+    subject = subject_of(Timm, "vit_tiny_patch16_224")
+    config = timm.data.resolve_model_data_config(subject.network.model)
     assert subject.mean.flatten().tolist() == pytest.approx([255 * value for value in config["mean"]])
     assert subject.std.flatten().tolist() == pytest.approx([255 * value for value in config["std"]])
     assert subject.image_size == (224, 224) and subject.geometry.size == (14, 14)
@@ -129,7 +134,7 @@ def small_torchvision(monkeypatch):
         "get_model",
         lambda name, weights: models.VisionTransformer(48, 8, 2, 4, 32, 48, num_classes=5),
     )
-    subject = torchvision_subject("vit_b_16", pretrained=False).eval()
+    subject = subject_of(Torchvision, "vit_b_16").eval()
     sharpen(subject.network)
     return subject
 
@@ -144,7 +149,9 @@ def test_torchvision(monkeypatch):
         call = module_of_its_own(*inputs, need_weights=True, average_attn_weights=False)
         expected.append(call[1])
 
-    hooks = [layer.self_attention.register_forward_hook(keep) for layer in subject.network.encoder.layers]
+    hooks = [
+        layer.self_attention.register_forward_hook(keep) for layer in subject.network.model.encoder.layers
+    ]
     with torch.no_grad():
         subject(images)
     for hook in hooks:
@@ -158,7 +165,7 @@ def test_torchvision(monkeypatch):
 @pytest.mark.parametrize("library", ["timm", "torchvision", "transformers"])
 def test_in_bfloat16_weights_are_of_the_queries_and_keys_that_are_applied(library, monkeypatch):
     if library == "timm":
-        subject = timm_subject("test_vit", pretrained=False).eval()
+        subject = subject_of(Timm, "test_vit").eval()
     elif library == "torchvision":
         subject = small_torchvision(monkeypatch)
         # As on a GPU: there under autocast it isn't taken.
@@ -166,7 +173,7 @@ def test_in_bfloat16_weights_are_of_the_queries_and_keys_that_are_applied(librar
     else:
         config = transformers.ViTConfig(image_size=24, patch_size=8, **SIZES)
         monkeypatch.setattr(transformers.AutoConfig, "for_model", lambda kind: config)
-        subject = transformers_subject("vit", pretrained=False).eval()
+        subject = subject_of(Transformers, "vit").eval()
     sharpen(subject.network)
     images, expected, fused = images_for(subject), [], F.scaled_dot_product_attention
 
@@ -207,7 +214,7 @@ def test_transformers(kind, prefix, tmp_path):
     processor = {"image_processor_type": "ViTImageProcessor"}
     processor |= {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 1.0]}
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(processor))
-    subject = transformers_subject(str(tmp_path), pretrained=False).eval()
+    subject = subject_of(Transformers, str(tmp_path)).eval()
     images = images_for(subject)
     theirs = transformers.AutoModel.from_pretrained(tmp_path, attn_implementation="eager").eval()
     mean, std = torch.tensor([0.1, 0.2, 0.3]), torch.tensor([0.4, 0.5, 1.0])
@@ -223,22 +230,15 @@ def test_transformers(kind, prefix, tmp_path):
     assert subject.geometry.num_tokens == expected[0].shape[-1]
 
 
-def test_random_weights_are_the_same_each_time_and_disturb_nothing():
-    state = torch.get_rng_state()
-    one, other = (timm_subject("test_vit", pretrained=False).state_dict() for _ in range(2))
-    assert all(torch.equal(one[key], other[key]) for key in one)
-    assert torch.equal(torch.get_rng_state(), state)
-
-
 @pytest.mark.parametrize(
     ("library", "name", "said"),
     [
-        (timm_subject, "vit_tiny_patch16_225", "perhaps .*vit_tiny_patch16_224"),
-        (timm_subject, "swin_tiny_patch4_window7_224", "SwinTransformer: inspect needs a plain"),
-        (timm_subject, "vit_tiny_patch16_224.no_such_tag", "can't be made|couldn't be fetched"),
-        (torchvision_subject, "vit_b_15", "perhaps vit_b_16"),
-        (torchvision_subject, "swin_t", "SwinTransformer: inspect needs a plain"),
-        (transformers_subject, "no/such/model", "transformers:no/such/model couldn't be fetched"),
+        (Timm, "vit_tiny_patch16_225", "perhaps .*vit_tiny_patch16_224"),
+        (Timm, "swin_tiny_patch4_window7_224", "SwinTransformer: give a plain"),
+        (Timm, "vit_tiny_patch16_224.no_such_tag", "can't be made|couldn't be fetched"),
+        (Torchvision, "vit_b_15", "perhaps vit_b_16"),
+        (Torchvision, "swin_t", "SwinTransformer: give a plain"),
+        (Transformers, "no/such/model", "transformers:no/such/model couldn't be fetched"),
     ],
 )
 def test_what_is_not_supported(library, name, said, monkeypatch):
@@ -249,7 +249,7 @@ def test_what_is_not_supported(library, name, said, monkeypatch):
 def test_a_kind_of_transformers_that_is_not_supported(tmp_path):
     transformers.AutoConfig.for_model("swin").save_pretrained(tmp_path)
     with pytest.raises(InputError, match="of the kind swin, which isn't supported; supported are vit"):
-        transformers_subject(str(tmp_path), pretrained=False)
+        subject_of(Transformers, str(tmp_path))
 
 
 def test_weights_that_cannot_be_fetched(monkeypatch):
@@ -259,4 +259,4 @@ def test_weights_that_cannot_be_fetched(monkeypatch):
 
     monkeypatch.setattr(models, "get_model", fail)
     with pytest.raises(InputError, match=r"couldn't be fetched \(no network\): give a network"):
-        torchvision_subject("vit_b_16", pretrained=True)
+        Torchvision("vit_b_16", pretrained=True)

@@ -1,8 +1,8 @@
-"""A trained network of vitlocal, as this room wants it."""
+"""The network of a run with its normalisation."""
 
 from typing import Any
 
-from vitlocal.inspection.subject import Subject
+from vitlocal.models.subject import Subject
 from vitlocal.runs import Run
 
 

@@ -1,10 +1,11 @@
-"""A network of any library, as the heads room wants it."""
+"""A ViT of any library with its normalisation: what commands that read a trained network work on."""
 
 import torch
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as TF
 
 from vitlocal.geometry import Grid
+from vitlocal.models.adapters import Adapted
 
 
 class Subject(nn.Module):
@@ -45,6 +46,20 @@ class Subject(nn.Module):
         self.trained = trained
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1) * 255)
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1) * 255)
+
+    @classmethod
+    def of(cls, network: Adapted, name: str) -> "Subject":
+        """A network of another library, with the normalisation that its trained weights want."""
+        return cls(
+            network,
+            name,
+            network.image_size,
+            network.geometry,
+            network.class_token,
+            network.mean,
+            network.std,
+            network.trained,
+        )
 
     def forward(self, images: Tensor) -> object:
         """Whatever the network makes of uint8 images (B, C, H, W)."""
