@@ -1,0 +1,236 @@
+"""The monitor in modules of other projects: their networks, their batches, their loaders."""
+
+import csv
+import pickle
+
+import pytest
+import timm
+import torch
+from lightning.pytorch import LightningModule
+from torch import nn
+from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, TensorDataset
+from torchvision.models import VisionTransformer as TorchvisionViT
+
+from vitlocal.errors import InputError
+from vitlocal.geometry import Grid
+from vitlocal.heads import LocalityMonitor, OutlierMonitor, find_attention, head_statistics
+from vitlocal.heads.batches import Numbering, images_of
+from vitlocal.heads.observe import find_network
+
+IMAGES, LABELS = torch.randn(10, 3, 16, 16), torch.arange(10) % 3
+
+
+def timm_network():
+    torch.manual_seed(0)
+    network = timm.create_model("test_vit", img_size=16, patch_size=4, num_classes=3)
+    for name, parameter in network.named_parameters():  # random weights attend to all alike
+        if "qkv.weight" in name:
+            parameter.data *= 30
+    return network
+
+
+class Mine(LightningModule):
+    """A project's own: nothing of vitlocal in it, and batches of any kind."""
+
+    def __init__(self, net, unpack=lambda batch: batch):
+        super().__init__()
+        self.net, self.unpack = net, unpack
+
+    def forward(self, x):
+        return self.net(x)
+
+    def training_step(self, batch, batch_idx):
+        images, labels = self.unpack(batch)
+        return nn.functional.cross_entropy(self(images), labels)
+
+    def validation_step(self, batch, batch_idx):
+        images, labels = self.unpack(batch)
+        self.log("loss", nn.functional.cross_entropy(self(images), labels))
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 1e-3)
+
+
+def fit(make_trainer, tmp_path, module, monitor, loader=None):
+    loader = loader or DataLoader(TensorDataset(IMAGES, LABELS), 4)
+    trainer = make_trainer(callbacks=[monitor], default_root_dir=tmp_path)
+    trainer.fit(module, loader, loader)
+    return trainer
+
+
+def mad(path, epoch):
+    with next(path.rglob("heads.csv")).open(newline="") as file:
+        return [float(row["mad"]) for row in csv.DictReader(file) if row["epoch"] == str(epoch)]
+
+
+@torch.no_grad()
+def expected(network, images):
+    """MAD of every head from the weights that timm's own unfused attention drops out of."""
+    seen = []
+    for block in network.eval().blocks:
+        block.attn.fused_attn = False
+        block.attn.attn_drop.register_forward_hook(lambda _, __, output: seen.append(output.double()))
+    network(images)
+    grid = Grid(4, 4, num_prefix_tokens=1)
+    return [head for weights in seen for head in head_statistics(weights, grid)["mad"].mean(0).tolist()]
+
+
+def test_a_timm_network_and_tuples(make_trainer, tmp_path):
+    module = Mine(timm_network())
+    fit(make_trainer, tmp_path, module, LocalityMonitor())
+    assert mad(tmp_path, 0) == pytest.approx(expected(timm_network(), IMAGES), rel=1e-4)
+    assert mad(tmp_path, 1) == pytest.approx(expected(module.net, IMAGES), rel=1e-4)
+    assert "loss" in module.trainer.callback_metrics
+
+
+class Single:
+    """A loader of one batch; in a list, Lightning would take the batch itself for a loader."""
+
+    def __init__(self, batch):
+        self.batch = batch
+
+    def __iter__(self):
+        return iter([self.batch])
+
+
+BATCHES = {
+    "usual keys": ({"pixel_values": IMAGES, "labels": LABELS}, None),
+    "a key": ({"x": IMAGES, "labels": LABELS}, "x"),
+    "a position": ([LABELS, IMAGES], 1),
+    "a function": ({"in": {"x": IMAGES}, "labels": LABELS}, lambda batch: batch["in"]["x"]),
+}
+
+
+@pytest.mark.parametrize(("batch", "where"), BATCHES.values(), ids=BATCHES)
+def test_batches_of_all_kinds(batch, where, make_trainer, tmp_path):
+    module = Mine(timm_network(), lambda _: (IMAGES, LABELS))
+    fit(make_trainer, tmp_path, module, LocalityMonitor(images=where), Single(batch))
+    assert mad(tmp_path, 0) == pytest.approx(expected(timm_network(), IMAGES), rel=1e-4)
+
+
+def test_chosen_images_of_batches_that_do_not_say_which_they_are(make_trainer, tmp_path):
+    fit(make_trainer, tmp_path, Mine(timm_network()), LocalityMonitor(max_images=3, seed=1))
+    chosen = torch.randperm(10, generator=torch.Generator().manual_seed(1))[:3]
+    assert mad(tmp_path, 0) == pytest.approx(expected(timm_network(), IMAGES[chosen]), rel=1e-4)
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return zip(IMAGES, LABELS, strict=True)
+
+
+def test_of_a_stream_the_first_images_are_chosen(make_trainer, tmp_path):
+    loader = DataLoader(Stream(), 4)
+    fit(make_trainer, tmp_path, Mine(timm_network()), LocalityMonitor(max_images=3), loader)
+    assert mad(tmp_path, 0) == pytest.approx(expected(timm_network(), IMAGES[:3]), rel=1e-4)
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_compiled_network(in_place, make_trainer, tmp_path):
+    network = timm_network()
+    if in_place:
+        network.compile(backend="eager")
+    else:
+        network = torch.compile(network, backend="eager")
+    fit(make_trainer, tmp_path, Mine(network), LocalityMonitor())
+    assert mad(tmp_path, 0) == pytest.approx(expected(timm_network(), IMAGES), rel=1e-4)
+
+
+def test_a_module_without_forward(make_trainer, tmp_path):
+    class Bare(LightningModule):
+        configure_optimizers = Mine.configure_optimizers
+
+        def __init__(self):
+            super().__init__()
+            self.net = timm_network()
+
+        def training_step(self, batch, batch_idx):
+            return nn.functional.cross_entropy(self.net(batch[0]), batch[1])
+
+        validation_step = training_step
+
+    fit(make_trainer, tmp_path, Bare(), LocalityMonitor())
+    assert mad(tmp_path, 0) == pytest.approx(expected(timm_network(), IMAGES), rel=1e-4)
+
+
+def test_outliers_of_torchvision_s_network(make_trainer, tmp_path):
+    network = TorchvisionViT(16, 4, 2, 2, 16, 32, num_classes=3)
+    fit(make_trainer, tmp_path, Mine(network), OutlierMonitor())
+    with next(tmp_path.rglob("outliers.csv")).open(newline="") as file:
+        (first, *_) = [row for row in csv.DictReader(file) if row["epoch"] == "1"]
+    seen = []
+    network.encoder.layers[0].register_forward_hook(lambda _, __, output: seen.append(output))
+    with torch.no_grad():
+        network.eval()(IMAGES)
+    norms = seen[0].abs().flatten(1).amax(1)
+    assert float(first["block_inf_norm"]) == pytest.approx(norms.mean().item(), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("batch", "where", "said"),
+    [
+        (
+            {"x": IMAGES, "y": LABELS},
+            None,
+            "no images were found in a batch, which is a dict with x, y: give",
+        ),
+        ({"x": IMAGES}, "z", "images is 'z' but a batch is a dict with x: give images="),
+        ([IMAGES, LABELS], 2, "images is 2 but a batch is a list of Tensor, Tensor"),
+        ([], None, "which is a list of nothing"),
+        (3, None, "which is a int"),
+    ],
+)
+def test_batches_without_images(batch, where, said):
+    with pytest.raises(InputError, match=said):
+        images_of(batch, where)
+
+
+def test_a_step_that_runs_the_network_on_other_images(make_trainer, tmp_path):
+    module = Mine(
+        timm_network(), lambda batch: (torch.cat([batch[0], batch[0].flip(-1)]), batch[1].repeat(2))
+    )
+    with pytest.raises(InputError, match="was run on 8 images of a batch with 4"):
+        fit(make_trainer, tmp_path, module, LocalityMonitor(before_training=False))
+
+
+def test_a_forward_that_takes_something_else(make_trainer, tmp_path):
+    class Whole(Mine):
+        def forward(self, batch):
+            return self.net(batch["x"])
+
+    module = Whole(timm_network())
+    with pytest.raises(
+        InputError, match=r"Whole can't be run on the images of a validation batch \(TypeError"
+    ):
+        fit(make_trainer, tmp_path, module, LocalityMonitor())
+
+
+def test_a_network_that_is_none(make_trainer, tmp_path):
+    swin = timm.create_model("swin_tiny_patch4_window7_224", img_size=32, window_size=2, depths=(1, 1))
+    with pytest.raises(InputError, match="Mine has no network to observe: it must hold a Vision Transformer"):
+        fit(make_trainer, tmp_path, Mine(swin), LocalityMonitor())
+
+
+def test_adapted_twice_it_is_adapted_once_and_can_be_pickled():
+    module = Mine(timm_network())
+    network = find_network(module)
+    assert find_network(module) is network and pickle.loads(pickle.dumps(network)).geometry == Grid(
+        4, 4, (4, 4), num_prefix_tokens=1
+    )
+    assert len(find_attention(network)[0][1]._forward_pre_hooks) == 1
+
+
+@pytest.mark.parametrize("count", [10, 11])
+def test_images_of_several_processes_are_numbered_as_in_the_data_set(count):
+    data = TensorDataset(torch.arange(count))
+    found = []
+    for rank in range(3):
+        sampler = DistributedSampler(data, 3, rank, shuffle=False)
+        loader = DataLoader(data, 2, sampler=sampler)
+        numbering = Numbering(loader)
+        for (numbers,) in loader:
+            own = numbering.of([numbers], len(numbers))
+            kept = own >= 0
+            assert torch.equal(own[kept], numbers[kept])
+            found += own[kept].tolist()
+    assert sorted(found) == list(range(count))  # none twice, though the sampler repeats some
