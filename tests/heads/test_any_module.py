@@ -52,7 +52,7 @@ class Mine(LightningModule):
 
 
 def fit(make_trainer, tmp_path, module, monitor, loader=None):
-    loader = loader or DataLoader(TensorDataset(IMAGES, LABELS), 4)
+    loader = DataLoader(TensorDataset(IMAGES, LABELS), 4) if loader is None else loader
     trainer = make_trainer(callbacks=[monitor], default_root_dir=tmp_path)
     trainer.fit(module, loader, loader)
     return trainer

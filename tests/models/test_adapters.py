@@ -106,6 +106,17 @@ def test_timm_with_rotary_positions(monkeypatch):
     check_timm(subject)
 
 
+@pytest.mark.parametrize("options", [{}, {"use_rel_pos_bias": False, "use_shared_rel_pos_bias": True}])
+def test_timm_with_relative_positions(options, monkeypatch):
+    make, small = timm.create_model, {"depth": 2, "img_size": 64, "embed_dim": 48, "num_heads": 4}
+    monkeypatch.setattr(timm, "create_model", lambda name, **given: make(name, **small, **options, **given))
+    subject = subject_of(Timm, "beit_base_patch16_224").eval()
+    for name, parameter in subject.named_parameters():
+        if "relative_position_bias_table" in name:
+            torch.nn.init.normal_(parameter)
+    check_timm(subject)
+
+
 def check_timm(subject):
     sharpen(subject.network)
     images = images_for(subject)

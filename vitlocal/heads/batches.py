@@ -30,6 +30,7 @@ def images_of(batch: Any, where: Where = None) -> Tensor:
     >>> images_of([torch.zeros(2, 3, 8, 8), torch.tensor([1, 0])]).shape
     torch.Size([2, 3, 8, 8])
     """
+    images: Any
     if callable(where):
         images = where(batch)
     elif where is not None:
@@ -68,10 +69,10 @@ class Numbering:
     """
 
     def __init__(self, loader: Any) -> None:
-        sampler = getattr(loader, "sampler", None)
+        sampler: Any = getattr(loader, "sampler", None)
         distributed = isinstance(sampler, DistributedSampler)
-        self._next = sampler.rank if distributed else 0
-        self._step = sampler.num_replicas if distributed else 1
+        self._next: int = sampler.rank if distributed else 0
+        self._step: int = sampler.num_replicas if distributed else 1
         self._end = length(loader)
 
     def of(self, batch: Any, count: int) -> Tensor:

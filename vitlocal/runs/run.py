@@ -133,8 +133,8 @@ def _hyperparameters(content: dict[str, Any]) -> dict[str, Any]:
     # LightningCLI adds names of its own, with an underscore.
     found = {name: value for name, value in content["hyper_parameters"].items() if not name.startswith("_")}
     match found.get("network"):
-        case {"init_args": {"pretrained": True}} as network:  # the checkpoint's weights come in their place
-            found["network"] = network | {"init_args": network["init_args"] | {"pretrained": False}}
+        case {"init_args": {"pretrained": True, **others}, **rest}:  # the checkpoint's weights come in place
+            found["network"] = rest | {"init_args": others}
     return found
 
 

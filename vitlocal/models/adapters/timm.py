@@ -82,5 +82,6 @@ def adapt(network: Any) -> bool:
         make_explicit(attention, attention.num_heads)
     embed = network.patch_embed
     title = f"timm's {type(network).__name__}"
-    network.geometry = grid(title, pair(embed.img_size), pair(embed.patch_size), network.num_prefix_tokens)
+    geometry = grid(title, pair(embed.img_size), pair(embed.patch_size), network.num_prefix_tokens)
+    network.geometry = geometry  # type: ignore[assignment]
     return True

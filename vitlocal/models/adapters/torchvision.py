@@ -69,7 +69,7 @@ def adapt(network: Any) -> bool:
         attention = layer.self_attention
         attention.explicit = partial(explicit, attention)
     side, patch = network.image_size, network.patch_size
-    network.geometry = grid(  # type: ignore[assignment] # a module takes any attribute
+    network.geometry = grid(
         "torchvision's VisionTransformer", (side, side), (patch, patch), num_prefix_tokens=1
     )
     return True

@@ -96,9 +96,9 @@ class Transformers(Adapted):
 
 def adapt(network: Any) -> bool:
     """See :func:`vitlocal.models.adapters.adapt`."""
-    config = getattr(network, "config", None)
-    if getattr(config, "model_type", None) not in KINDS:
+    if getattr(getattr(network, "config", None), "model_type", None) not in KINDS:
         return False
+    config = network.config
     found = [part for part in network.modules() if type(part).__name__.endswith("Attention")]
     if len(found) != config.num_hidden_layers:
         return False
