@@ -65,7 +65,7 @@ def test_timm_is_trained_resumed_validated_exported_and_inspected(fit, npz_file,
             f"--ckpt_path={straight / 'checkpoints' / 'best.ckpt'}",
         ]
     )
-    main(["export", f"--ckpt_path={straight}"])
+    main(["export", f"--ckpt_path={straight}", "--output=net.onnx"])
     main(["inspect", str(straight), "--max_images=4", "--maps=1"])
     assert (straight / "inspect" / "heads.csv").is_file()
     with pytest.raises(SystemExit):
