@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -195,7 +196,8 @@ def alive(pid):
     ("rank", "sign", "code", "sentence"),
     [
         (0, signal.SIGKILL, -signal.SIGKILL, "another process of this run has ended"),
-        (1, signal.SIGKILL, None, "another process of this run has ended"),
+        # Ours, or Lightning's where its launcher sees the end first and kills this process.
+        (1, signal.SIGKILL, None, "another process of this run has ended|Forcefully terminating all other"),
         (
             0,
             signal.SIGTERM,
@@ -214,7 +216,7 @@ def test_no_process_is_left_behind(tmp_path, npz_file, rank, sign, code, sentenc
             time.sleep(0.1)
         said = (tmp_path / "log.txt").read_text()
         assert first.returncode == code if code is not None else first.returncode != 0
-        assert sentence in said and "Traceback" not in said
+        assert re.search(sentence, said) and "Traceback" not in said
         if sign == signal.SIGTERM:
             (last,) = tmp_path.glob("lightning_logs/*/version_0/checkpoints/last.ckpt")
             step = checkpoints.read(last)["global_step"]
