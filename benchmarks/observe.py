@@ -14,8 +14,8 @@ import torch
 from side_by_side import Benchmark, rival
 from torch import Tensor
 
-from vitlocal.heads.observation import Observation
-from vitlocal.heads.outlier_observation import OutlierObservation
+from vitlocal.activations.collector import OutlierCollector
+from vitlocal.heads.collector import HeadCollector
 from vitlocal.models import VisionTransformer
 
 SIZES = {32: 128, 64: 32, 128: 4}  # images of this side, 65, 257 and 1,025 tokens, and of them a batch
@@ -30,15 +30,15 @@ def observed(
     network: VisionTransformer,
     images: Tensor,
     bfloat16: bool = False,
-    kind: type[Observation | OutlierObservation] = Observation,
+    kind: type[HeadCollector | OutlierCollector] = HeadCollector,
 ) -> Callable[[], Any]:
     """A validation pass in which every head of every image is measured, as the monitors do it."""
 
     def run() -> Any:
-        observation = kind(network, images.device)
-        with plain(images, bfloat16), observation.batch(images):
+        collector = kind(network, images.device)
+        with plain(images, bfloat16), collector.batch(images):
             network(images)
-        return observation.compute()
+        return collector.compute()
 
     return run
 
@@ -161,7 +161,7 @@ def main() -> None:
                     {
                         "without observation": forward,
                         "LocalityMonitor": observed(network, images, bfloat16),
-                        "OutlierMonitor": observed(network, images, bfloat16, OutlierObservation),
+                        "OutlierMonitor": observed(network, images, bfloat16, OutlierCollector),
                     },
                     batch,
                     "images",

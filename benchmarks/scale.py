@@ -15,7 +15,7 @@ from clock import taken
 from side_by_side import Benchmark
 
 from vitlocal.hardware import precision
-from vitlocal.heads.observation import Observation
+from vitlocal.heads.collector import HeadCollector
 from vitlocal.models import VisionTransformer
 
 DEFAULT = {"side": 32, "images": 64, "heads": 12}
@@ -54,11 +54,11 @@ def observed_pass(device: torch.device, side: int, images: int, heads: int) -> C
     bfloat16 = precision(device.type) == "bf16-mixed"
 
     def run() -> None:
-        observation = Observation(model, device)
+        collector = HeadCollector(model, device)
         autocast = torch.autocast(device.type, torch.bfloat16, enabled=bfloat16)
-        with torch.no_grad(), autocast, observation.batch(batch["image"]):
+        with torch.no_grad(), autocast, collector.batch(batch["image"]):
             model(batch["image"])
-        observation.compute()
+        collector.compute()
 
     return run
 

@@ -13,6 +13,7 @@ FLOORS = [
     {"errors", "files", "hardware", "internals", "config_files", "earlier", "processes"},
     {"geometry"},
     {"data", "models", "protocol"},
+    {"observing"},
     {"heads", "activations"},
     {"checkpoints", "runs", "tasks"},
     {"compress", "inspection"},

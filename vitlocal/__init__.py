@@ -4,6 +4,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # for type checkers and editors, the names of the table below
+    from vitlocal.activations import IdleHeads as IdleHeads
+    from vitlocal.activations import OutlierMonitor as OutlierMonitor
+    from vitlocal.activations import OutputOutliers as OutputOutliers
     from vitlocal.data import CIFAR10 as CIFAR10
     from vitlocal.data import CIFAR100 as CIFAR100
     from vitlocal.data import NPZ as NPZ
@@ -18,14 +21,11 @@ if TYPE_CHECKING:  # for type checkers and editors, the names of the table below
     from vitlocal.geometry import Sequence as Sequence
     from vitlocal.heads import ClassTokenMass as ClassTokenMass
     from vitlocal.heads import HeadStatistics as HeadStatistics
-    from vitlocal.heads import IdleHeads as IdleHeads
     from vitlocal.heads import ImageMean as ImageMean
     from vitlocal.heads import LocalityMonitor as LocalityMonitor
     from vitlocal.heads import MeanAttentionDistance as MeanAttentionDistance
     from vitlocal.heads import MeanAttentionDistanceWithoutSelf as MeanAttentionDistanceWithoutSelf
     from vitlocal.heads import NormalizedEntropy as NormalizedEntropy
-    from vitlocal.heads import OutlierMonitor as OutlierMonitor
-    from vitlocal.heads import OutputOutliers as OutputOutliers
     from vitlocal.heads import RawMeanAttentionDistance as RawMeanAttentionDistance
     from vitlocal.heads import SelfMass as SelfMass
     from vitlocal.models import Attention as Attention
@@ -50,20 +50,18 @@ __version__ = "0.1.0"
 
 # Imported when they are asked for, so that neither --help nor ``import vitlocal`` waits for PyTorch.
 _NAMES = {
+    "activations": ("IdleHeads", "OutlierMonitor", "OutputOutliers"),
     "data": ("CIFAR10", "CIFAR100", "Digits", "ImageDataModule", "ImageFolder", "NPZ", "TinyImageNet"),
     "errors": ("InputError",),
     "geometry": ("Geometry", "Graph", "Grid", "Sequence"),
     "heads": (
         "ClassTokenMass",
         "HeadStatistics",
-        "IdleHeads",
         "ImageMean",
         "LocalityMonitor",
         "MeanAttentionDistance",
         "MeanAttentionDistanceWithoutSelf",
         "NormalizedEntropy",
-        "OutlierMonitor",
-        "OutputOutliers",
         "RawMeanAttentionDistance",
         "SelfMass",
     ),

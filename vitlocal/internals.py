@@ -101,6 +101,13 @@ def float32_products(device: torch.device) -> Iterator[None]:
             torch.set_float32_matmul_precision(before)
 
 
+@contextmanager
+def exact_products(device: torch.device) -> Iterator[None]:
+    """Within the block, matrix products of float32 are in float32: no autocast, TF32 or bfloat16."""
+    with float32_products(device), torch.autocast(device.type, enabled=False):
+        yield
+
+
 def softmax_backward(gradient: Tensor, output: Tensor) -> Tensor:
     """The gradient of softmax's input over the last dimension, from those of its output and the output."""
     return torch.ops.aten._softmax_backward_data(gradient, output, -1, output.dtype)

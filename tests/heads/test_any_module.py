@@ -11,11 +11,12 @@ from torch import nn
 from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, TensorDataset
 from torchvision.models import VisionTransformer as TorchvisionViT
 
+from vitlocal.activations import OutlierMonitor
 from vitlocal.errors import InputError
 from vitlocal.geometry import Grid
-from vitlocal.heads import LocalityMonitor, OutlierMonitor, find_attention, head_statistics
-from vitlocal.heads.batches import Numbering, images_of
-from vitlocal.heads.observe import find_network
+from vitlocal.heads import LocalityMonitor, find_attention, head_statistics
+from vitlocal.observing.batches import Numbering, images_of
+from vitlocal.observing.hooks import find_network
 
 IMAGES, LABELS = torch.randn(10, 3, 16, 16), torch.arange(10) % 3
 

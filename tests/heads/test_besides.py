@@ -14,7 +14,7 @@ from vitlocal.errors import InputError
 from vitlocal.geometry import Sequence
 from vitlocal.heads import find_attention, head_statistics, observe
 from vitlocal.heads.border import BorderMass, mixed_images, pasted_share
-from vitlocal.heads.observation import Observation
+from vitlocal.heads.collector import HeadCollector
 from vitlocal.models import ClippedSoftmax, Gated, VisionTransformer
 from vitlocal.runs import open_run
 from vitlocal.runs.trained import trained_subject
@@ -35,11 +35,11 @@ def test_position_alone_by_loops_over_images_and_heads(kind):
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.4)
     images = torch.randn(7, 3, 12, 8)
-    observation = Observation(network, torch.device("cpu"))
+    collector = HeadCollector(network, torch.device("cpu"))
     for batch in images.split(3):
-        with observation.batch(batch):
+        with collector.batch(batch):
             network(batch)
-    for (_, attention), found in zip(find_attention(network), observation.compute(), strict=True):
+    for (_, attention), found in zip(find_attention(network), collector.compute(), strict=True):
         seen = []
         hook = attention.qkv.register_forward_hook(lambda _, __, output, seen=seen: seen.append(output[0]))
         for image in images:
@@ -69,11 +69,11 @@ def test_a_network_whose_positions_say_it_all_is_position_only():
     network = VisionTransformer(img_size=(16, 16), embed_dim=24, depth=1, num_heads=3, init="lee").eval()
     with torch.no_grad():
         network.patch_embed.proj.weight.zero_()
-        observation = Observation(network, torch.device("cpu"))
+        collector = HeadCollector(network, torch.device("cpu"))
         images = torch.randn(4, 3, 16, 16)
-        with observation.batch(images):
+        with collector.batch(images):
             network(images)
-    (layer,) = observation.compute()
+    (layer,) = collector.compute()
     assert layer["position_mad"] == pytest.approx(layer["mad"], rel=1e-5)
     assert layer["position_self_mass"] == pytest.approx(layer["self_mass"], rel=1e-5)
     assert layer["mad"] != pytest.approx([0.47] * 3, abs=0.005)  # not uniform attention
@@ -151,10 +151,10 @@ def test_a_causal_network_is_observed_over_the_past():
     full, past = attention.probabilities, torch.ones(7, 7).tril()
     attention.probabilities = lambda x: (full(x) * past) / (full(x) * past).sum(-1, keepdim=True)
     network, tokens = Causal(attention), torch.randint(0, 8, (3, 7))
-    observation = Observation(network, torch.device("cpu"), maps=1)
-    with torch.no_grad(), observation.batch(tokens):
+    collector = HeadCollector(network, torch.device("cpu"), maps=1)
+    with torch.no_grad(), collector.batch(tokens):
         network(tokens)
-    (layer,) = observation.compute()
+    (layer,) = collector.compute()
     with torch.no_grad():
         weights = attention.probabilities(nn.functional.one_hot(tokens, WIDTH).float()).double()
     places = torch.arange(7)
@@ -163,10 +163,10 @@ def test_a_causal_network_is_observed_over_the_past():
     entropy = -(torch.xlogy(rows, rows).sum(-1) / torch.arange(2, 8).log()).mean((0, 2))
     assert layer["mad"] == pytest.approx(mad.tolist(), rel=1e-5)
     assert layer["entropy"] == pytest.approx(entropy.tolist(), rel=1e-5)
-    assert observation.uniform["mad"] == pytest.approx(6 / 4)  # the mean of i / 2 for i up to 6
-    assert not observation.maps  # nothing to draw on
+    assert collector.uniform["mad"] == pytest.approx(6 / 4)  # the mean of i / 2 for i up to 6
+    assert not collector.maps  # nothing to draw on
 
 
 def test_boxes_need_a_grid():
     with pytest.raises(InputError, match="tokens of Causal are on no grid"):
-        Observation(Causal(ToyAttention()), torch.device("cpu"), mixed=3)
+        HeadCollector(Causal(ToyAttention()), torch.device("cpu"), mixed=3)

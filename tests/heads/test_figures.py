@@ -5,6 +5,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from tests.heads.toy import DEPTH, HEADS, ToyModule, loader
 from vitlocal.heads import LocalityMonitor
+from vitlocal.heads.collector import HeadCollector
 from vitlocal.heads.figures import (
     AttentionMaps,
     attention_figure,
@@ -12,7 +13,6 @@ from vitlocal.heads.figures import (
     depth_figure,
     training_figure,
 )
-from vitlocal.heads.observation import Observation
 
 
 def test_centre_patch():
@@ -24,9 +24,9 @@ def test_centre_patch():
 @pytest.mark.parametrize("chosen", [None, [torch.tensor([1, 4, 5])]], ids=["all", "chosen"])
 def test_maps_of_the_first_images_observed(chosen):
     module, batches = ToyModule().eval(), list(loader(6))  # of 4 and 2 images
-    observation = Observation(module, module.device, chosen=chosen, maps=2)
+    collector = HeadCollector(module, module.device, chosen=chosen, maps=2)
     for batch in batches:
-        with torch.no_grad(), observation.batch(batch["image"], batch["index"]):
+        with torch.no_grad(), collector.batch(batch["image"], batch["index"]):
             module(batch["image"])
     images = torch.cat([batch["image"] for batch in batches])
     seen = []
@@ -34,8 +34,8 @@ def test_maps_of_the_first_images_observed(chosen):
         lambda layer, inputs, output: seen.append(layer.probabilities(*inputs))
     )
     module(images)
-    assert len(observation.maps) == 2
-    for maps, position in zip(observation.maps, [0, 1] if chosen is None else [1, 4], strict=True):
+    assert len(collector.maps) == 2
+    for maps, position in zip(collector.maps, [0, 1] if chosen is None else [1, 4], strict=True):
         assert torch.equal(maps.image, images[position])
         assert len(maps.layers) == DEPTH and maps.layers[2].shape == (HEADS, 2, 3)
         # The centre of a 2x3 grid is row 1, column 1: the fifth patch, after the class token.

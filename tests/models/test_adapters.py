@@ -14,7 +14,7 @@ from torchvision import models
 
 from vitlocal.errors import InputError
 from vitlocal.heads import find_attention, head_statistics, observe
-from vitlocal.heads.observation import Observation
+from vitlocal.heads.collector import HeadCollector
 from vitlocal.models.adapters import Timm, Torchvision, Transformers
 from vitlocal.models.subject import Subject
 
@@ -54,10 +54,10 @@ def check(subject, images, expected):
         assert own.dtype == torch.float32
         torch.testing.assert_close(own, theirs, atol=1e-6, rtol=1e-3)
     assert weights[0].amax() > 3 / weights[0].shape[-1]  # no test of uniform attention only
-    observation = Observation(subject, torch.device("cpu"))
-    with torch.no_grad(), observation.batch(images):
+    collector = HeadCollector(subject, torch.device("cpu"))
+    with torch.no_grad(), collector.batch(images):
         subject(images)
-    for layer, theirs in zip(observation.compute(), expected, strict=True):
+    for layer, theirs in zip(collector.compute(), expected, strict=True):
         means = head_statistics(theirs.double(), subject.geometry)
         for name, values in means.items():
             assert layer[name] == pytest.approx(values.mean(0).tolist(), abs=1e-5, rel=1e-5)

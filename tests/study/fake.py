@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from vitlocal.activations.monitor import COLUMNS as OUTLIERS
+from vitlocal.activations.monitor import HEAD_COLUMNS as HEADS
 from vitlocal.files import EpochTable
 from vitlocal.heads.functional import STATISTICS
-from vitlocal.heads.outlier_monitor import COLUMNS as OUTLIERS
-from vitlocal.heads.outlier_monitor import HEAD_COLUMNS as HEADS
 from vitlocal.tasks.epoch_metrics import COLUMNS as METRICS
 
 COMPONENTS = {"photometric": "AutoAugment", "mixing": "CutMix", "label_smoothing": "LabelSmoothing"}

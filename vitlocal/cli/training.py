@@ -21,6 +21,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 
 from vitlocal import __version__, hardware
+from vitlocal.activations import OutlierMonitor
 from vitlocal.cli import callbacks
 from vitlocal.cli.model_words import todays, typed_of_model
 from vitlocal.cli.parsing import ConfigFile, Sentences
@@ -28,7 +29,7 @@ from vitlocal.config_files import flat
 from vitlocal.data import Digits, ImageDataModule, UnlabelledImages
 from vitlocal.errors import InputError
 from vitlocal.files import remove_leftovers
-from vitlocal.heads import LocalityMonitor, OutlierMonitor
+from vitlocal.heads import LocalityMonitor
 from vitlocal.protocol import Protocol
 from vitlocal.runs import InitialWeights, ProcessStates, ResumedSchedule, RunCheckpoint, folders
 from vitlocal.runs.checkpoints import CheckpointFiles, newest, read

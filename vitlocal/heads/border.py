@@ -17,7 +17,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from vitlocal.geometry import Grid
-from vitlocal.heads.functional import exact_products
+from vitlocal.internals import exact_products
 from vitlocal.protocol import CutMix
 from vitlocal.protocol.base import generator_for
 

@@ -15,7 +15,6 @@ prefix token is called a patch, whatever it is.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import lru_cache, reduce
 from typing import NamedTuple
 
@@ -24,7 +23,7 @@ from torch import Tensor
 
 from vitlocal.errors import InputError
 from vitlocal.geometry import Geometry
-from vitlocal.internals import float32_products
+from vitlocal.internals import exact_products
 
 STATISTICS = (
     "mad",
@@ -150,13 +149,6 @@ def uniform_statistics(geometry: Geometry) -> dict[str, float]:
     # Without the last digits, which differ from one processor to another, equal geometries have equal values.
     values = (round(value, 12) for value in _means(blocks, STATISTICS).flatten().tolist())
     return dict(zip(STATISTICS, values, strict=True))
-
-
-@contextmanager
-def exact_products(device: torch.device) -> Iterator[None]:
-    """Within the block, matrix products of float32 are in float32: no autocast, TF32 or bfloat16."""
-    with float32_products(device), torch.autocast(device.type, enabled=False):
-        yield
 
 
 # Below, Q is the number of queries in a block, N that of tokens.

@@ -12,18 +12,18 @@ from torch import Tensor
 from vitlocal.errors import InputError
 from vitlocal.geometry import ClassToken, Geometry, Unit
 from vitlocal.heads import summary, tensorboard
-from vitlocal.heads.batches import Where
+from vitlocal.heads.collector import HeadCollector
 from vitlocal.heads.figures import LABELS, attention_figure, depth_figure, training_figure
-from vitlocal.heads.observation import Observation
-from vitlocal.heads.observe import find_network
-from vitlocal.heads.observer import NetworkObserver, Rows
 from vitlocal.heads.summary import LayerStatistics
+from vitlocal.observing.batches import Where
+from vitlocal.observing.hooks import find_network
+from vitlocal.observing.monitor import NetworkMonitor, Rows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-class LocalityMonitor(NetworkObserver):
+class LocalityMonitor(NetworkMonitor):
     """Measures and logs the locality of every attention head during validation and testing.
 
     Works in ``fit``, ``validate`` and ``test``, with any logger or none. The mean attention distance
@@ -98,32 +98,32 @@ class LocalityMonitor(NetworkObserver):
         """Take them over."""
         self._curves = dict(state_dict["curves"])
 
-    def _observation_of(
+    def _new_collector(
         self, pl_module: LightningModule, chosen: Sequence[Tensor] | None, drawing: bool
-    ) -> Observation:
+    ) -> HeadCollector:
         maps = self.maps if drawing else 0
         processes = pl_module.trainer.world_size
         mixed = -(-self.mixed_images // processes)
         geometry = self._geometry(pl_module)
-        return Observation(pl_module, pl_module.device, geometry, chosen, maps, mixed, self.seed)
+        return HeadCollector(pl_module, pl_module.device, geometry, chosen, maps, mixed, self.seed)
 
     def _geometry(self, pl_module: LightningModule) -> Geometry:
         network: Any = find_network(pl_module)
         return network.geometry.measured(self.unit, self.class_token)
 
     def _beside(
-        self, observation: Observation, pl_module: LightningModule, images: Tensor, place: tuple[int, int]
+        self, collector: HeadCollector, pl_module: LightningModule, images: Tensor, place: tuple[int, int]
     ) -> None:
-        observation.mixed(images, pl_module, *place)
+        collector.mixed(images, pl_module, *place)
 
     def _tables(self, layers: list[LayerStatistics], step: int) -> dict[str, tuple[Sequence[str], Rows]]:
         return {"heads": (summary.columns(layers), summary.rows(layers, step))}
 
-    def _facts(self, observation: Observation) -> dict[str, Mapping[str, object]]:
-        return {"geometry": {"geometry": observation.geometry.describe(), "uniform": observation.uniform}}
+    def _facts(self, collector: HeadCollector) -> dict[str, Mapping[str, object]]:
+        return {"geometry": {"geometry": collector.geometry.describe(), "uniform": collector.uniform}}
 
-    def _scalars(self, layers: list[LayerStatistics], observation: Observation) -> dict[str, float]:
-        return summary.scalars(layers, observation.uniform, observation.geometry)
+    def _scalars(self, layers: list[LayerStatistics], collector: HeadCollector) -> dict[str, float]:
+        return summary.scalars(layers, collector.uniform, collector.geometry)
 
     def _lay_out(self, loggers: Sequence[Logger], layers: list[LayerStatistics]) -> None:
         for logger in loggers:
@@ -132,13 +132,13 @@ class LocalityMonitor(NetworkObserver):
                 self._laid_out.append(logger)
 
     def _figures(
-        self, layers: list[LayerStatistics], observation: Observation, epoch: int | None
+        self, layers: list[LayerStatistics], collector: HeadCollector, epoch: int | None
     ) -> Iterator[tuple[str, Figure]]:
-        distances, uniform = LABELS[observation.geometry.unit], observation.uniform
+        distances, uniform = LABELS[collector.geometry.unit], collector.uniform
         if epoch is not None:
             self._curves[epoch] = [layer["mad"] for layer in layers]
             yield "locality/mad_over_training", training_figure(self._curves, distances, uniform["mad"])
         for name, label in (("mad", distances), ("entropy", "normalised entropy")):
             yield f"locality/{name}", depth_figure([layer[name] for layer in layers], label, uniform[name])
-        for index, maps in enumerate(observation.maps):
+        for index, maps in enumerate(collector.maps):
             yield f"locality/attention/image_{index}", attention_figure(maps)

@@ -18,9 +18,9 @@ from vitlocal.errors import InputError
 from vitlocal.files import atomic_path
 from vitlocal.geometry import ClassToken, Unit
 from vitlocal.heads import find_attention, observe
+from vitlocal.heads.collector import HeadCollector
 from vitlocal.heads.figures import LABELS, centre_patch, depth_figure
 from vitlocal.heads.kinds import head_kind
-from vitlocal.heads.observation import Observation
 from vitlocal.heads.rollout import rollout_step
 from vitlocal.heads.summary import LayerStatistics, rows
 from vitlocal.inspection import figures
@@ -107,32 +107,32 @@ def inspect(
     source, named = _images(subject, data, images, run, max_images)
 
     place = _move(subject, device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    observation = Observation(subject, place, geometry, mixed=max_images if mixed else 0)
+    collector = HeadCollector(subject, place, geometry, mixed=max_images if mixed else 0)
     with torch.no_grad(), _autocast(used, place):
-        drawn = _observe(subject, observation, named, maps)
+        drawn = _observe(subject, collector, named, maps)
         seen = [_see(subject, name, image, shown_layers, shown_heads, query) for name, image in drawn]
-    statistics = observation.compute()
+    statistics = collector.compute()
     if not all(math.isfinite(value) for layer in statistics for value in layer["entropy"]):
         raise InputError(f"the attention of {subject.name} is not finite: give a model whose weights are")
 
     output.mkdir(parents=True, exist_ok=True)
     _write_table(output / "heads.csv", statistics)
-    _draw(output, statistics, observation.uniform, LABELS[geometry.unit])
+    _draw(output, statistics, collector.uniform, LABELS[geometry.unit])
     _draw_images(output, seen, shown_layers, shown_heads, query == "class", subject.class_token)
     what = {
         "model": subject.name,
         "weights": "trained" if subject.trained else "random",
         "images": source,
-        "number_of_images": int(observation.images.item()),
+        "number_of_images": int(collector.images.item()),
         "geometry": geometry.describe(),
         "precision": used if used in REDUCED else "32-true",
-        "uniform": observation.uniform,
+        "uniform": collector.uniform,
     }
     with atomic_path(output / "inspect.yaml") as path:
         path.write_text(yaml.safe_dump(what, sort_keys=False), encoding="utf-8")
     if not subject.trained:
         print(f"vitlocal: {subject.name} has random weights; --pretrained fetches trained ones")
-    print(summary(statistics, observation.uniform))
+    print(summary(statistics, collector.uniform))
     print(f"vitlocal: {what['number_of_images']} images; the tables and figures are in {output}")
 
 
@@ -232,7 +232,7 @@ def _numbers(what: str, given: Sequence[int] | None, count: int) -> list[int]:
 
 
 def _observe(
-    subject: Subject, observation: Observation, named: Iterator[tuple[str, Tensor]], maps: int
+    subject: Subject, collector: HeadCollector, named: Iterator[tuple[str, Tensor]], maps: int
 ) -> list[tuple[str, Tensor]]:
     """Run the network over the images in batches; give the first ``maps`` back."""
     drawn: list[tuple[str, Tensor]] = []
@@ -240,9 +240,9 @@ def _observe(
 
     def run() -> None:
         stacked = torch.stack(batch).to(subject.mean.device)
-        with observation.batch(stacked):
+        with collector.batch(stacked):
             subject(stacked)
-        observation.mixed(stacked, subject, 0, int(observation.images.item()))
+        collector.mixed(stacked, subject, 0, int(collector.images.item()))
         batch.clear()
 
     for name, image in named:

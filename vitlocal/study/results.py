@@ -14,10 +14,10 @@ import pandas as pd
 import yaml
 
 from vitlocal import config_files
+from vitlocal.activations.outliers import HEAD_STATISTICS
 from vitlocal.errors import InputError
 from vitlocal.heads.border import BORDER
 from vitlocal.heads.kinds import head_kind
-from vitlocal.heads.outliers import HEAD_STATISTICS
 from vitlocal.heads.summary import LOCAL
 from vitlocal.runs import checkpoints, folders
 from vitlocal.study import quantized

@@ -1,4 +1,4 @@
-"""One observation of outliers: every layer's outputs over the images of one pass through a data set."""
+"""Every layer's outliers over the images of one pass through a data set."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -9,18 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitlocal.errors import InputError
-from vitlocal.geometry import Geometry
-from vitlocal.heads.observation import chosen_images
-from vitlocal.heads.observe import CHUNK_ELEMENTS, find_attention, find_network, shows_qkv
-from vitlocal.heads.outliers import (
+from vitlocal.activations.outliers import (
     DEVIATIONS,
     SMALL_VALUE,
     IdleHeads,
     OutputOutliers,
     OutputStatistics,
 )
+from vitlocal.errors import InputError
+from vitlocal.geometry import Geometry
 from vitlocal.models.attention import Enough
+from vitlocal.observing.batches import chosen_images
+from vitlocal.observing.hooks import CHUNK_ELEMENTS, find_attention, find_network, shows_qkv
 
 OUTPUTS = ("attention", "mlp", "block")
 """Outputs of a layer that are observed: those of its two branches, and its own, after the residual sums."""
@@ -45,7 +45,7 @@ def find_blocks(network: nn.Module) -> list[tuple[Any, Any]]:
     """Blocks of a network and their attention modules, in the order of their definition.
 
     A block is the module that holds an attention module (see
-    :func:`~vitlocal.heads.observe.find_attention`) and, as ``mlp``, the other branch.
+    :func:`~vitlocal.observing.hooks.find_attention`) and, as ``mlp``, the other branch.
 
     Raises:
         InputError: there is no attention, or it is not in such a block.
@@ -67,7 +67,7 @@ def shows_values(attention: Any) -> bool:
     return shows_qkv(attention) and hasattr(attention, "proj")
 
 
-class OutlierObservation:
+class OutlierCollector:
     """Collects outliers, and what tells that heads do nothing, while a network runs.
 
     Args:
@@ -104,7 +104,7 @@ class OutlierObservation:
 
     @contextmanager
     def batch(self, images: Tensor, index: Tensor | None = None, loader: int = 0) -> Iterator[None]:
-        """As :meth:`vitlocal.heads.observation.Observation.batch`."""
+        """As :meth:`vitlocal.heads.collector.HeadCollector.batch`."""
         among = chosen_images(images, index, None if self._chosen is None else self._chosen[loader])
         with ExitStack() as hooks:
             for layer in self._layers:

@@ -10,7 +10,7 @@ from torch.utils.hooks import RemovableHandle
 
 from vitlocal.errors import InputError
 from vitlocal.geometry import Geometry
-from vitlocal.heads.functional import exact_products
+from vitlocal.internals import exact_products
 from vitlocal.models.adapters import adapt
 from vitlocal.models.attention import attention_weights
 

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from vitlocal.heads.functional import exact_products
-from vitlocal.heads.metrics import ImageMean
+from vitlocal.internals import exact_products
+from vitlocal.observing.metrics import ImageMean
 
 DEVIATIONS = 6.0
 """Standard deviations from the mean beyond which the paper (section 3) calls a value an outlier."""

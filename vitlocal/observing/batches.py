@@ -111,3 +111,19 @@ def choose(loader: Any, batches: float, processes: int, count: int, seed: int) -
         numbers = numbers[: int(batches) * size * processes]
     order = torch.randperm(len(numbers), generator=torch.Generator().manual_seed(seed))
     return numbers[order[:count]]
+
+
+def chosen_images(images: Tensor, index: Tensor | None, chosen: Tensor | None) -> Tensor | None:
+    """Which images of a batch are observed, as positions int64 (B',); None for all of them.
+
+    Args:
+        images: (B, ...).
+        index: of each image its number in the data set, (B,), negative for padding; None for no padding.
+        chosen: the numbers of those to observe; None for all but padding.
+    """
+    if index is None:
+        return None
+    index = index.to(images.device)
+    kept = index >= 0 if chosen is None else torch.isin(index, chosen)
+    found = kept.nonzero().squeeze(1)
+    return None if len(found) == len(images) else found

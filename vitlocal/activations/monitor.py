@@ -10,19 +10,19 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 
-from vitlocal.errors import InputError
-from vitlocal.heads.batches import Where
-from vitlocal.heads.observe import find_network
-from vitlocal.heads.observer import NetworkObserver, Rows
-from vitlocal.heads.outlier_figures import outlier_figure
-from vitlocal.heads.outlier_observation import (
+from vitlocal.activations.collector import (
     OUTPUTS,
     LayerOutliers,
-    OutlierObservation,
+    OutlierCollector,
     find_blocks,
     shows_values,
 )
-from vitlocal.heads.outliers import DEVIATIONS, HEAD_STATISTICS, SMALL_VALUE, OutputStatistics
+from vitlocal.activations.figures import outlier_figure
+from vitlocal.activations.outliers import DEVIATIONS, HEAD_STATISTICS, SMALL_VALUE, OutputStatistics
+from vitlocal.errors import InputError
+from vitlocal.observing.batches import Where
+from vitlocal.observing.hooks import find_network
+from vitlocal.observing.monitor import NetworkMonitor, Rows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,12 +33,12 @@ HEAD_COLUMNS = ("epoch", "step", "layer", "head", *HEAD_STATISTICS)
 HEADLINES = ("outliers/inf_norm_max", "outliers/kurtosis_mean", "outliers/count", "outliers/do_nothing_mean")
 
 
-class OutlierMonitor(NetworkObserver):
+class OutlierMonitor(NetworkMonitor):
     """Measures and logs outliers in activations, and what tells that heads do nothing.
 
     Works in ``fit``, ``validate`` and ``test``, with any logger or none. Of the outputs of every layer's
     attention, MLP and block: infinity norm, kurtosis, and how many values lie far from the mean (see
-    :mod:`vitlocal.heads.outliers`), in ``outliers.csv``; of every head, the share of its attention that
+    :mod:`vitlocal.activations.outliers`), in ``outliers.csv``; of every head, the share of its attention that
     brings nothing and the relative norm of its update, in ``do_nothing.csv``; both in the run's folder.
     All are logged as ``outliers/...``. Loggers that take pictures also get figures. Epochs are counted as
     training epochs done: 0 is the untrained network.
@@ -89,10 +89,10 @@ class OutlierMonitor(NetworkObserver):
                 "known: without it in do_nothing.csv and outliers/do_nothing"
             )
 
-    def _observation_of(
+    def _new_collector(
         self, pl_module: LightningModule, chosen: Sequence[Tensor] | None, drawing: bool
-    ) -> OutlierObservation:
-        return OutlierObservation(pl_module, pl_module.device, self.deviations, self.small_value, chosen)
+    ) -> OutlierCollector:
+        return OutlierCollector(pl_module, pl_module.device, self.deviations, self.small_value, chosen)
 
     def _tables(self, layers: list[LayerOutliers], step: int) -> dict[str, tuple[Sequence[str], Rows]]:
         tables: dict[str, tuple[Sequence[str], Rows]] = {"outliers": (COLUMNS, rows(layers, step))}
@@ -100,15 +100,15 @@ class OutlierMonitor(NetworkObserver):
             tables["do_nothing"] = (HEAD_COLUMNS, head_rows(layers, step))
         return tables
 
-    def _scalars(self, layers: list[LayerOutliers], observation: OutlierObservation) -> dict[str, float]:
+    def _scalars(self, layers: list[LayerOutliers], collector: OutlierCollector) -> dict[str, float]:
         return scalars(layers)
 
     def _figures(
-        self, layers: list[LayerOutliers], observation: OutlierObservation, epoch: int | None
+        self, layers: list[LayerOutliers], collector: OutlierCollector, epoch: int | None
     ) -> Iterator[tuple[str, Figure]]:
         for name in OUTPUTS:
             counts = [(layer.outputs[name].by_dimension, layer.outputs[name].by_position) for layer in layers]
-            figure = outlier_figure(counts, observation.geometry)
+            figure = outlier_figure(counts, collector.geometry)
             yield f"outliers/{name}", figure
 
 

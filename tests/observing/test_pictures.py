@@ -10,7 +10,7 @@ from PIL import Image
 
 from tests.heads.toy import ToyModule, loader
 from vitlocal.heads import LocalityMonitor
-from vitlocal.heads.pictures import takes_pictures
+from vitlocal.observing.pictures import takes_pictures
 
 FIGURES = {"locality/mad_over_training", "locality/mad", "locality/entropy", "locality/attention/image_0"}
 

@@ -1,4 +1,4 @@
-"""One observation: every head's statistics over the images of one pass through a data set."""
+"""Every head's statistics over the images of one pass through a data set."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -14,31 +14,16 @@ from vitlocal.heads.border import BorderMass, mixed_images, pasted_share
 from vitlocal.heads.figures import AttentionMaps, centre_patch
 from vitlocal.heads.functional import uniform_statistics
 from vitlocal.heads.metrics import HeadStatistics, PositionOnly
-from vitlocal.heads.observe import find_attention, find_network, observe, shows_qkv
 from vitlocal.heads.summary import LayerStatistics
+from vitlocal.observing.batches import chosen_images
+from vitlocal.observing.hooks import find_attention, find_network, observe, shows_qkv
 
 
-def chosen_images(images: Tensor, index: Tensor | None, chosen: Tensor | None) -> Tensor | None:
-    """Which images of a batch are observed, as positions int64 (B',); None for all of them.
-
-    Args:
-        images: (B, ...).
-        index: of each image its number in the data set, (B,), negative for padding; None for no padding.
-        chosen: the numbers of those to observe; None for all but padding.
-    """
-    if index is None:
-        return None
-    index = index.to(images.device)
-    kept = index >= 0 if chosen is None else torch.isin(index, chosen)
-    found = kept.nonzero().squeeze(1)
-    return None if len(found) == len(images) else found
-
-
-class Observation:
+class HeadCollector:
     """Collects statistics, and the attention maps of the first images, while a network runs.
 
     Args:
-        module: holds the network; see :func:`~vitlocal.heads.observe.find_network`.
+        module: holds the network; see :func:`~vitlocal.observing.hooks.find_network`.
         device: where it runs.
         geometry: of the network's tokens, as it is measured; None: the network's own.
         chosen: for each loader, the numbers of the images to observe; None for all.

@@ -7,17 +7,18 @@ import torch
 from lightning.pytorch import seed_everything
 from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tests.activations.test_outliers import slow
 from torch import nn
 
-from tests.heads.test_outliers import slow
 from tests.heads.toy import ToyModule, loader
 from vitlocal import cli
+from vitlocal.activations import OutlierMonitor
+from vitlocal.activations.figures import outlier_figure
+from vitlocal.activations.monitor import COLUMNS, HEAD_COLUMNS, HEADLINES
 from vitlocal.data import NPZ
 from vitlocal.errors import InputError
 from vitlocal.geometry import Grid
-from vitlocal.heads import LocalityMonitor, OutlierMonitor
-from vitlocal.heads.outlier_figures import outlier_figure
-from vitlocal.heads.outlier_monitor import COLUMNS, HEAD_COLUMNS, HEADLINES
+from vitlocal.heads import LocalityMonitor
 from vitlocal.models import Gated, VisionTransformer
 from vitlocal.tasks import Classification
 

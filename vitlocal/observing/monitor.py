@@ -19,9 +19,9 @@ from torch import Tensor
 from vitlocal import internals
 from vitlocal.errors import InputError
 from vitlocal.files import EpochTable, atomic_path
-from vitlocal.heads.batches import Numbering, Where, choose, images_of
-from vitlocal.heads.observe import find_attention, find_network
-from vitlocal.heads.pictures import show, takes_pictures
+from vitlocal.observing.batches import Numbering, Where, choose, images_of
+from vitlocal.observing.hooks import find_attention, find_network
+from vitlocal.observing.pictures import show, takes_pictures
 from vitlocal.processes import writable_folder
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 Rows = Sequence[Mapping[str, object]]
 
 
-class NetworkObserver(Callback):
+class NetworkMonitor(Callback):
     """Observes the network in validation, in testing and before training, and leaves training as it is.
 
     Epochs are counted as training epochs done: 0 is the untrained network. A subclass says what is
@@ -69,7 +69,7 @@ class NetworkObserver(Callback):
         self.before_training = before_training
         self.seed = seed
         self.images = images
-        self._observation: Any = None
+        self._collector: Any = None
         self._numberings: list[Numbering] = []
         self._hooks = ExitStack()
         self._fitted = False
@@ -102,23 +102,23 @@ class NetworkObserver(Callback):
                 return
             loaders = CombinedLoader(trainer.val_dataloaders, "sequential")
             loaders.limits = trainer.num_val_batches
-            observation = self._observe(trainer, pl_module)
+            collector = self._collector_for(trainer, pl_module)
             for batch, number, loader in iter(loaders):
                 batch = trainer.strategy.batch_to_device(batch, dataloader_idx=loader)
                 images = images_of(batch, self.images)
-                with self._watching(observation, batch, images, loader):
+                with self._watching(collector, batch, images, loader):
                     _run(pl_module, images)
-                self._beside(observation, pl_module, images, (loader, number))
-        values = self._write(trainer, observation, epoch=0, step=0)
+                self._beside(collector, pl_module, images, (loader, number))
+        values = self._write(trainer, collector, epoch=0, step=0)
         for logger in trainer.loggers:
             logger.log_metrics(values, step=0)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin an observation, if one is due."""
+        """Begin to observe, if that is due."""
         fitting = trainer.state.fn == TrainerFn.FITTING
         due = not fitting or self._progress(trainer)[0] % self.every_n_epochs == 0
         if due and not trainer.sanity_checking:
-            self._observation = self._observe(trainer, pl_module)
+            self._collector = self._collector_for(trainer, pl_module)
 
     def on_validation_batch_start(
         self,
@@ -129,9 +129,9 @@ class NetworkObserver(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Put hooks on the attention modules."""
-        if self._observation is not None:
+        if self._collector is not None:
             images = images_of(batch, self.images)
-            self._hooks.enter_context(self._watching(self._observation, batch, images, dataloader_idx))
+            self._hooks.enter_context(self._watching(self._collector, batch, images, dataloader_idx))
 
     def on_validation_batch_end(
         self,
@@ -144,18 +144,18 @@ class NetworkObserver(Callback):
     ) -> None:
         """Take the hooks off."""
         self._hooks.close()
-        if self._observation is not None:
+        if self._collector is not None:
             with trainer.precision_plugin.forward_context():
                 images = images_of(batch, self.images)
-                self._beside(self._observation, pl_module, images, (dataloader_idx, batch_idx))
+                self._beside(self._collector, pl_module, images, (dataloader_idx, batch_idx))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log and write what was observed."""
-        if self._observation is None:
+        if self._collector is None:
             return
         epoch, step = self._progress(trainer)
-        values = self._write(trainer, self._observation, epoch, step)
-        self._observation = None
+        values = self._write(trainer, self._collector, epoch, step)
+        self._collector = None
         logged = values
         if trainer.state.fn != TrainerFn.FITTING:
             # The table that validate and test print gets the headlines, not hundreds of rows.
@@ -207,11 +207,11 @@ class NetworkObserver(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave no hooks behind."""
         self._hooks.pop_all().__exit__(type(exception), exception, exception.__traceback__)
-        self._observation = None
+        self._collector = None
 
     # Which images, and where it goes
 
-    def _observe(self, trainer: Trainer, pl_module: LightningModule) -> Any:
+    def _collector_for(self, trainer: Trainer, pl_module: LightningModule) -> Any:
         drawing = trainer.is_global_zero and any(map(takes_pictures, trainer.loggers))
         testing = trainer.state.fn == TrainerFn.TESTING
         loaders = CombinedLoader(
@@ -225,13 +225,13 @@ class NetworkObserver(Callback):
                 choose(loader, limit, trainer.world_size, self.max_images, self.seed)
                 for loader, limit in zip(loaders, batches, strict=True)
             ]
-        return self._observation_of(pl_module, chosen, drawing)
+        return self._new_collector(pl_module, chosen, drawing)
 
     @contextmanager
-    def _watching(self, observation: Any, batch: Any, images: Tensor, loader: int) -> Iterator[None]:
+    def _watching(self, collector: Any, batch: Any, images: Tensor, loader: int) -> Iterator[None]:
         """Observe a batch; compiled networks run eager, since their hooks would not be seen."""
         index = self._numberings[loader].of(batch, len(images))
-        with torch.compiler.set_stance("force_eager"), observation.batch(images, index, loader):
+        with torch.compiler.set_stance("force_eager"), collector.batch(images, index, loader):
             yield
 
     def _progress(self, trainer: Trainer) -> tuple[int, int]:
@@ -240,11 +240,11 @@ class NetworkObserver(Callback):
             return self._evaluated
         return internals.epochs_begun(trainer), trainer.global_step
 
-    def _write(self, trainer: Trainer, observation: Any, epoch: int, step: int) -> dict[str, float]:
-        """Put an observation into tables and the loggers' figures; give the values to log."""
+    def _write(self, trainer: Trainer, collector: Any, epoch: int, step: int) -> dict[str, float]:
+        """Put what was collected into tables and the loggers' figures; give the values to log."""
         # Collective under DDP: in all processes.
-        layers, folder = observation.compute(), writable_folder(trainer)
-        if not trainer.strategy.reduce(observation.images.clone(), reduce_op="sum"):
+        layers, folder = collector.compute(), writable_folder(trainer)
+        if not trainer.strategy.reduce(collector.images.clone(), reduce_op="sum"):
             raise InputError(
                 f"{self.key}.max_images chose images that no batch held: a batch's index must be each "
                 "image's position in its data set, or one of the data set's positions"
@@ -253,7 +253,7 @@ class NetworkObserver(Callback):
             if folder is not None:
                 for name, (columns, rows) in self._tables(layers, step).items():
                     EpochTable(folder / self._file_name(trainer, name), columns).write(epoch, rows)
-                for name, facts in self._facts(observation).items():
+                for name, facts in self._facts(collector).items():
                     with atomic_path(folder / f"{name}.json") as temporary:
                         temporary.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
             if loggers := [logger for logger in trainer.loggers if takes_pictures(logger)]:
@@ -261,10 +261,10 @@ class NetworkObserver(Callback):
                 # Beside the scalars: loggers count steps from 0, so the last one is a step back.
                 shown = step if self._evaluated is not None else max(step - 1, 0)
                 training = epoch if trainer.state.fn == TrainerFn.FITTING else None
-                for name, figure in self._figures(layers, observation, training):
+                for name, figure in self._figures(layers, collector, training):
                     for logger in loggers:
                         show(logger, name, figure, shown)
-        return self._scalars(layers, observation)
+        return self._scalars(layers, collector)
 
     def _file_name(self, trainer: Trainer, name: str) -> str:
         """``name.csv``, but an evaluation after ``fit`` leaves the table of the training alone."""
@@ -276,10 +276,10 @@ class NetworkObserver(Callback):
     # What is observed
 
     @abstractmethod
-    def _observation_of(
+    def _new_collector(
         self, pl_module: LightningModule, chosen: Sequence[Tensor] | None, drawing: bool
     ) -> Any:
-        """A new observation.
+        """A new collector.
 
         It has a context manager ``batch(images, index, loader)`` around the forward pass of a batch, the
         number of ``images`` observed in this process, and ``compute()``, which is called in all processes.
@@ -291,7 +291,7 @@ class NetworkObserver(Callback):
         """
 
     def _beside(
-        self, observation: Any, pl_module: LightningModule, images: Tensor, place: tuple[int, int]
+        self, collector: Any, pl_module: LightningModule, images: Tensor, place: tuple[int, int]
     ) -> None:
         """Observe what the batch's own pass does not show; the place is its loader and number."""
 
@@ -299,19 +299,19 @@ class NetworkObserver(Callback):
     def _tables(self, layers: Any, step: int) -> dict[str, tuple[Sequence[str], Rows]]:
         """Of what ``compute`` gave, the columns and this epoch's rows of each table, by its name."""
 
-    def _facts(self, observation: Any) -> dict[str, Mapping[str, object]]:
+    def _facts(self, collector: Any) -> dict[str, Mapping[str, object]]:
         """What is the same in every epoch, for JSON files beside the tables, by their names."""
         return {}
 
     @abstractmethod
-    def _scalars(self, layers: Any, observation: Any) -> dict[str, float]:
+    def _scalars(self, layers: Any, collector: Any) -> dict[str, float]:
         """The values to log, equal in all processes."""
 
     def _lay_out(self, loggers: Sequence[Logger], layers: Any) -> None:
         """Prepare the loggers that take pictures, on rank 0, before each time that some are drawn."""
 
     @abstractmethod
-    def _figures(self, layers: Any, observation: Any, epoch: int | None) -> Iterator[tuple[str, Figure]]:
+    def _figures(self, layers: Any, collector: Any, epoch: int | None) -> Iterator[tuple[str, Figure]]:
         """Names and figures, drawn on rank 0; the epoch is that of training, None in an evaluation."""
 
 

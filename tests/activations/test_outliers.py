@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
-from vitlocal.heads import (
+from vitlocal.activations import (
     IdleHeads,
     OutputOutliers,
     infinity_norm,
