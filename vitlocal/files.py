@@ -47,7 +47,7 @@ class EpochTable:
     def write(self, epoch: int, rows: Sequence[Mapping[str, object]]) -> None:
         """Put ``rows`` at the end as those of ``epoch``.
 
-        Rows of this epoch and of later ones, left by a run that was interrupted and goes on,
+        Rows of this epoch and of later ones, left by a run that was interrupted and resumes,
         are dropped: a resumed run ends with the table of an uninterrupted one.
         """
         kept = [row for row in self._read() if int(row["epoch"]) < epoch]

@@ -145,7 +145,7 @@ def test_another_kind_of_model_has_a_folder_of_its_own(fit):
     )
 
 
-def test_last_goes_on_in_the_same_run(fit):
+def test_last_resumes_in_the_same_run(fit):
     straight = fit("--trainer.max_epochs=3")
     run = fit("--trainer.max_epochs=3", "--trainer.limit_train_batches=3")
     table_before = table(run / "metrics.csv")

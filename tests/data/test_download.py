@@ -75,7 +75,7 @@ def test_a_fault_is_said_and_the_next_source_is_tried(server, remote, tmp_path, 
         assert wanted in message
     assert message.isprintable()
     assert left(tmp_path) == part(kept)
-    # The same run goes on to the next source, with what has come.
+    # The same run turns to the next source, with what has come.
     second = tmp_path / "second"
     assert get(remote, second, source, server.url("good")).read_bytes() == CONTENT
     assert left(second) == {"archive.bin": SIZE}

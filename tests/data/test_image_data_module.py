@@ -244,7 +244,7 @@ def test_callbacks_find_the_target(tmp_path):
     assert all(batch["target"].sum() == 4 for batch in model.seen["train"])
 
 
-def test_a_resumed_run_goes_on_in_the_same_order(tmp_path):
+def test_a_resumed_run_keeps_the_order(tmp_path):
     def run(epochs, checkpoint=None):
         torch.manual_seed(5)
         model = Probe()

@@ -108,7 +108,7 @@ def test_fewer_images_than_processes():
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize("done", [0, 1, 2, 3])
-def test_a_loader_goes_on_with_the_next_batch(workers, processes, done):
+def test_a_loader_resumes_with_the_next_batch(workers, processes, done):
     options = {"num_workers": workers, "persistent_workers": workers > 0}
     for rank in range(processes):
         whole = loader(30, processes=processes, rank=rank)

@@ -277,7 +277,7 @@ def test_evaluation_after_fit_leaves_the_table_of_the_training(fit, module, tmp_
     )
 
 
-def test_resumed_training_goes_on_with_the_table(make_trainer, fit, module, tmp_path):
+def test_resumed_training_continues_the_table(make_trainer, fit, module, tmp_path):
     fit(
         LocalityMonitor(),
         ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1),

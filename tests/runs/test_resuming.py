@@ -1,4 +1,4 @@
-"""Checkpoints are whole or not there, and a run goes on from one as if nothing had been."""
+"""Checkpoints are whole or not there, and a run resumes from one as if nothing had been."""
 
 import errno
 import os
@@ -161,7 +161,7 @@ def equal(one, other):
 
 
 @pytest.mark.parametrize("step", [1, 2, 3, 4, 5])
-def test_sigterm_saves_and_the_run_goes_on_exactly(make_trainer, small_data, tmp_path, step):
+def test_sigterm_saves_and_the_run_resumes_exactly(make_trainer, small_data, tmp_path, step):
     weights, seen, metrics = train(make_trainer, small_data, tmp_path / "whole")
     stop = At(step, terminate)
     handler = signal.getsignal(signal.SIGTERM)

@@ -56,7 +56,7 @@ def table(path):
 
 
 @pytest.mark.parametrize("words", KINDS.values(), ids=KINDS.keys())
-def test_a_run_goes_on_exactly_and_is_inspected(words, fit):
+def test_a_run_resumes_exactly_and_is_inspected(words, fit):
     straight = fit(*words)
     whole = torch.load(straight / "checkpoints" / "last.ckpt", weights_only=True)
     # The one before the last is that of the second epoch.

@@ -3,7 +3,7 @@
 python tests/tools/kill_and_resume.py --trials 50
 
 Each trial trains a tiny ViT under the Modern protocol by ``vitlocal.cli.main`` in a process of its own,
-sends it SIGKILL at a random moment, goes on by ``--ckpt_path last`` (or starts anew, where there is no
+sends it SIGKILL at a random moment, resumes by ``--ckpt_path last`` (or starts anew, where there is no
 checkpoint yet), kills again, and so on; at the end the weights, ``heads.csv``, ``metrics.csv`` and every
 curve in TensorBoard must be those of the uninterrupted run. In every second trial checkpoints are
 written within epochs as well, and the model drops out. Processes are forked from this one, which has

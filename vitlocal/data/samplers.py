@@ -19,7 +19,7 @@ class EpochSampler(DistributedSampler):
     """A random order that depends on the seed and the epoch alone, dealt out to the processes.
 
     So runs of one seed see the images in one order whatever their protocol draws besides, and a
-    resumed run goes on in the order of an uninterrupted one. No image comes twice in an epoch, unless classes
+    resumed run keeps the order of an uninterrupted one. No image comes twice in an epoch, unless classes
     are balanced: those that do not go round are left out, others every time. Lightning calls
     :meth:`set_epoch`, and takes a ``DistributedSampler`` for what it is instead of putting its own, which
     repeats images, in its place.
@@ -122,7 +122,7 @@ class EvaluationSampler(DistributedSampler):
 
 
 class TrainingLoader(DataLoader):
-    """A loader that goes on in the middle of an epoch with the very next batch.
+    """A loader that resumes in the middle of an epoch with the very next batch.
 
     Its sampler must be an :class:`EpochSampler`, else it begins at the first one.
     """

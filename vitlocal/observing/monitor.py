@@ -336,7 +336,7 @@ def _run(pl_module: LightningModule, images: Tensor) -> object:
 
 @contextmanager
 def _undisturbed(trainer: Trainer, pl_module: LightningModule) -> Iterator[None]:
-    """Evaluation within the trainer's precision, after which training goes on as if nothing had been."""
+    """Evaluation within the trainer's precision, after which training continues as if nothing had been."""
     modes = {module: module.training for module in pl_module.modules()}
     pl_module.eval()
     trainer.validating = True  # else the data module takes the batches for training's

@@ -1,4 +1,4 @@
-"""How far a cell of a study is, and its run: a process of its own that goes on where the last one ended."""
+"""How far a cell of a study is, and its run: a process of its own that resumes where the last one ended."""
 
 import csv
 import ctypes

@@ -148,7 +148,7 @@ def _complain(every: Sequence[plan.Cell]) -> None:
             f"{cell.folder / 'log.txt'}; the same command tries again"
         )
     if ended := [cell.name for cell, now in states.items() if now.status != "done"]:
-        raise InputError(f"{', '.join(ended)} ended before the last epoch: the same command goes on")
+        raise InputError(f"{', '.join(ended)} ended before the last epoch: the same command resumes them")
 
 
 @contextmanager
@@ -156,7 +156,7 @@ def _ended_by_signals() -> Iterator[None]:
     """Let Ctrl-C and SIGTERM end the study as an exception does: each run is told to save, and waited for."""
 
     def end(signum: int, frame: FrameType | None) -> NoReturn:
-        sys.stderr.write("\nvitlocal: the runs save themselves; the same command goes on from here\n")
+        sys.stderr.write("\nvitlocal: the runs save themselves; the same command resumes from here\n")
         sys.exit(128 + signum)
 
     before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}

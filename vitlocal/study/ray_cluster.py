@@ -31,7 +31,7 @@ def run(
 ) -> None:
     """Run cells wherever the cluster has room, and gather what they leave in the study's folder.
 
-    Nodes that see the study's folder write there, so that a cell lost with its node goes on from its last
+    Nodes that see the study's folder write there, so that a cell lost with its node resumes from its last
     checkpoint; on others a cell is in a temporary folder, and comes over when it has ended.
 
     Args:

@@ -23,7 +23,7 @@ def script(name: str, words: Sequence[str], todo: Sequence[int], cpus: int, gpus
         f"#SBATCH --array={','.join(map(str, todo))}",
         f"#SBATCH --cpus-per-task={cpus}",
         *([f"#SBATCH --gpus-per-task={gpus}"] if gpus else []),
-        "# At its time limit a run saves itself; submitted again, it goes on.",
+        "# At its time limit a run saves itself; submitted again, it resumes.",
         "#SBATCH --signal=TERM@120",
         "#SBATCH --requeue",
         f"cd {shlex.quote(str(Path.cwd()))}",
