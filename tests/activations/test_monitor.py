@@ -7,9 +7,9 @@ import torch
 from lightning.pytorch import seed_everything
 from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tests.activations.test_outliers import slow
 from torch import nn
 
+from tests.activations.test_outliers import slow
 from tests.heads.toy import ToyModule, loader
 from vitlocal import cli
 from vitlocal.activations import OutlierMonitor
