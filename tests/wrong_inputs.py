@@ -222,6 +222,21 @@ WRONG_INPUTS = [
     WrongInput("seed out of range", fit("--seed_everything=-1"), ("seed_everything is -1", "from 0")),
     WrongInput("no learning rate", config("model: {lr: .nan}"), ("model.lr is nan", "0 or more")),
     WrongInput(
+        "negative class weight",
+        blobs_with("--model.class_weights=[1,-2]"),
+        ("model.class_weights has -2.0", "class '1'"),
+    ),
+    WrongInput(
+        "class weights of too few classes",
+        blobs_with("--model.class_weights=[1]"),
+        ("model.class_weights has 1 values", "classes"),
+    ),
+    WrongInput(
+        "unknown class weights",
+        fit("--model.class_weights=even"),
+        ("model.class_weights: ", "balanced", "list"),
+    ),
+    WrongInput(
         "patch does not divide",
         fit("--model.network.patch_size=5"),
         ("patch_size is 5", "32x32", "multiples"),

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, TypeVar
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
@@ -170,12 +171,18 @@ class ImageDataModule(LightningDataModule, ABC):
                 f"vitlocal: {self.name} has no test images: its {len(splits.val)} validation images test"
             )
 
+    @property
+    def train_labels(self) -> np.ndarray:
+        """Of the images trained on, without those held out: int64 (N,)."""
+        dataset = self._datasets["train"]
+        return dataset.images.labels[dataset.positions]
+
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled; a last, smaller batch is left out unless it is the only one."""
         dataset = self._datasets["train"]
         # Without seed_everything every process has a seed of its own: that of the first counts.
         seed = None if self.trainer is None else self.trainer.strategy.broadcast(torch.initial_seed())
-        labels = dataset.images.labels[dataset.positions] if self.balanced else None
+        labels = self.train_labels if self.balanced else None
         sampler = EpochSampler(dataset, *self._place(), seed, labels)
         drop_last = len(sampler) >= self.batch_size
         loader = self._loader(TrainingLoader, dataset, sampler=sampler, drop_last=drop_last)

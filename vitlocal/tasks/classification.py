@@ -18,6 +18,7 @@ from vitlocal.data import Resize
 from vitlocal.errors import InputError
 from vitlocal.internals import steps_an_epoch
 from vitlocal.models import MakeNetwork, VisionTransformer, make_network, network_settings
+from vitlocal.tasks.class_weights import ClassWeights, loss_weights
 from vitlocal.tasks.metrics import UNKNOWN, evaluation_metrics
 from vitlocal.tasks.schedule import Schedule, decay_groups, warmup_then
 
@@ -41,6 +42,9 @@ class Classification(LightningModule):
         compile: train through ``torch.compile``. Observed passes stay eager.
         schedule: after warm-up, ``cosine`` to 0 or ``constant``.
         macro_metrics: measure macro F1 and macro AUROC beside accuracy at validation and test.
+        class_weights: how much each class weighs in the training loss, see :meth:`training_step`: a number a
+            class, or ``balanced``, n / (K * n_k) with n_k of the n training images of class k, as in
+            scikit-learn. Losses of validation and test are not weighted.
         image_size: height and width in pixels.
         in_channels: 1 for grey, 3 for colour.
         num_classes: number of classes.
@@ -56,6 +60,7 @@ class Classification(LightningModule):
     network: nn.Module
     mean: Tensor
     std: Tensor
+    class_weights: Tensor | None
     _train_network: Callable[[Tensor], Tensor]
 
     def __init__(
@@ -67,6 +72,7 @@ class Classification(LightningModule):
         compile: bool = False,
         schedule: Schedule = "cosine",
         macro_metrics: bool = False,
+        class_weights: ClassWeights | None = None,
         image_size: tuple[int, int] | None = None,
         in_channels: int | None = None,
         num_classes: int | None = None,
@@ -89,6 +95,7 @@ class Classification(LightningModule):
         self.hparams["network"] = settings  # a subclass may have been given something else
         facts = (image_size, in_channels, num_classes, mean, std, class_names, resize)
         self.hparams.update(zip(DATA_FACTS, facts, strict=True))
+        self.register_buffer("class_weights", None, persistent=False)
 
     def setup(self, stage: str) -> None:
         """Take the facts of the trainer's data set, or check that they are those trained on."""
@@ -104,6 +111,10 @@ class Classification(LightningModule):
                     "give the data set that the model was trained on, or leave that fact to the data set"
                 )
             self.hparams[fact] = given if own is None else own
+        if stage == "fit" and self.hparams["class_weights"] is not None:
+            names = self.hparams["class_names"] or [str(k) for k in range(self.hparams["num_classes"])]
+            labels = getattr(datamodule, "train_labels", None)
+            self.class_weights = loss_weights(self.hparams["class_weights"], labels, names)
 
     @staticmethod
     def _agree(fact: str, own: Any, given: Any) -> bool:
@@ -161,9 +172,14 @@ class Classification(LightningModule):
         return (images - self.mean) / self.std
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """Cross entropy with the batch's target probabilities."""
+        """Cross entropy with the batch's target probabilities y, weighted by class if there are weights w.
+
+        That is torch's ``cross_entropy`` of probabilities: the sum of -w_k y_k log p_k over the batch's
+        images and classes, divided by the number of images, not by the sum of their weights. So means over
+        processes and accumulated batches are exact. ``train/loss`` is weighted too.
+        """
         logits = self._train_network(self.normalize(batch["image"]))
-        loss = F.cross_entropy(logits, batch["target"])
+        loss = F.cross_entropy(logits, batch["target"], weight=self.class_weights)
         # Against the image's own label: under mixing the image shows more than that class.
         self.train_accuracy.update(logits, batch["label"])
         size = len(logits)
