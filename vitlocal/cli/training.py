@@ -61,14 +61,19 @@ def _path(kind: type) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
+def _class(given: Namespace) -> Any:
+    """What a class path names; parsing has made sure that it can be imported."""
+    module, _, name = given.class_path.rpartition(".")
+    return getattr(import_module(module), name)
+
+
 class Parser(Sentences, LightningArgumentParser):
     """LightningCLI's own, in sentences."""
 
 
 def _refuse_null(key: str, given: Namespace) -> None:
     """Refuse null where the class has another default, in what a class path is given, and below."""
-    module, _, name = given.class_path.rpartition(".")
-    defaults = inspect.signature(getattr(import_module(module), name)).parameters
+    defaults = inspect.signature(_class(given)).parameters
     for argument, value in given.get("init_args", Namespace()).items(branches=True, nested=False):
         if value is None and argument in defaults and defaults[argument].default is not None:
             raise InputError(f"{key}.{argument} is null: give a value, or leave it out")
@@ -213,7 +218,7 @@ class TrainingCLI(LightningCLI):
         digits = ["--config", "digits.yaml"]
         parsed = [*silent[:place], *digits, *silent[place:]]
         given = self._parse(parsed)
-        if isinstance(parser.instantiate(given)[command].data, Digits):
+        if issubclass(_class(given[command].data), Digits):
             if given[command].get("images") is None:
                 rank_zero_info(DIGITS_NOTE)
             else:  # images of any size: the precision is the machine's, not that of the digits
@@ -224,7 +229,7 @@ class TrainingCLI(LightningCLI):
             parsed = silent
             given = self._parse(parsed)
         if given[command].protocol.photometric == "auto":
-            photometric = parser.instantiate(given)[command].data.photometric
+            photometric = _class(given[command].data).photometric
             typed.append(f"--protocol.photometric={json.dumps(photometric)}")
         trainer = given[command].trainer
         if trainer.precision is None and trainer.plugins is None:  # a plugin may have a precision of its own

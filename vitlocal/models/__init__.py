@@ -7,7 +7,9 @@ from vitlocal.models.attention import (
     Gated,
     MakeAttention,
     Softmax,
+    Tap,
     attention_weights,
+    explicit_attention,
 )
 from vitlocal.models.factory import MakeNetwork, make_network, network_settings
 from vitlocal.models.vit import VisionTransformer
@@ -19,11 +21,13 @@ __all__ = [
     "MakeAttention",
     "MakeNetwork",
     "Softmax",
+    "Tap",
     "Timm",
     "Torchvision",
     "Transformers",
     "VisionTransformer",
     "attention_weights",
+    "explicit_attention",
     "make_network",
     "network_settings",
 ]
