@@ -24,9 +24,13 @@ from vitlocal.heads.summary import HEADLINES
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = {name: path.read_text("utf-8") for name, path in sorted(config_files.shipped().items())}
-DATA = [name for name, text in SHIPPED.items() if "\ndata: {class_path" in text]
+GRAPHS = [name for name, text in SHIPPED.items() if "NodeClassification" in text]
+SEQUENCES = [name for name, text in SHIPPED.items() if "SequenceModeling" in text or "form:" in text]
+GRAPHS += SEQUENCES  # tests/cli/test_sequences.py has a run of them
+DATA = [name for name, text in SHIPPED.items() if "\ndata: {class_path" in text and name not in GRAPHS]
 PROTOCOLS = [name for name, text in SHIPPED.items() if text.partition("\nprotocol:")[2] and name not in DATA]
-STUDIES = sorted({*SHIPPED} - {*DATA, *PROTOCOLS})
+PROTOCOLS = [name for name in PROTOCOLS if name not in GRAPHS]
+STUDIES = sorted({*SHIPPED} - {*DATA, *PROTOCOLS, *GRAPHS})
 AN_EPOCH = "--trainer.max_epochs=1"
 SLOW = pytest.mark.slow
 QUICK = "npz.yaml"

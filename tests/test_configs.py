@@ -15,7 +15,10 @@ from vitlocal.data import CIFAR10, CIFAR100, Images, Splits
 
 PROTOCOLS = ["baseline.yaml", "modern.yaml"]
 STUDIES = [name for name, path in config_files.shipped().items() if "\nconditions:" in path.read_text()]
-DATA = sorted(set(config_files.shipped()) - {*PROTOCOLS, *STUDIES})
+GRAPHS = ["blocks.yaml", "karate.yaml"]
+SEQUENCES = ["arithmetic.yaml", "equations.yaml", "lis.yaml", "edit_distance.yaml"]
+FORMS = ["direct.yaml", "chain.yaml"]
+DATA = sorted(set(config_files.shipped()) - {*PROTOCOLS, *STUDIES, *GRAPHS, *SEQUENCES, *FORMS})
 
 
 def random_images(count, classes):
@@ -77,6 +80,17 @@ def test_a_protocol_on_a_data_set_runs_a_step(data, protocol, data_flags, tmp_pa
     assert float(row["train/loss"]) > 0 and float(row["val/loss"]) > 0
 
 
+@pytest.mark.parametrize("data", GRAPHS)
+def test_a_graph_runs_a_step(data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    small = ["--data.num_nodes=200"] if data == "blocks.yaml" else []
+    main(["fit", "--config", data, *small, "--trainer.max_epochs=1", "--trainer.accelerator=cpu"])
+    (run,) = tmp_path.glob("lightning_logs/*/version_0")
+    with (run / "metrics.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert float(row["train/loss"]) > 0 and 0 <= float(row["val/acc1"]) <= 1
+
+
 @pytest.mark.parametrize("data", DATA)
 def test_the_order_of_protocol_and_data_does_not_matter(data, data_flags, capsys):
     printed = []
@@ -106,3 +120,13 @@ def test_a_header_gives_the_command(name):
     header = config_files.shipped()[name].read_text().split("\n\n")[0]
     command = "study" if name in STUDIES else "fit"
     assert header.startswith("# ") and f"python -m vitlocal {command}" in header and name in header
+
+
+@pytest.mark.parametrize("data", SEQUENCES)
+def test_sequences_have_either_form(data, capsys):
+    for form in FORMS:
+        with pytest.raises(SystemExit):
+            main(["fit", "--config", data, "--config", form, "--print_config"])
+        printed = yaml.safe_load(capsys.readouterr().out)
+        assert printed["data"]["init_args"]["form"] == form.removesuffix(".yaml")
+        assert printed["model"]["class_path"].endswith("SequenceModeling")

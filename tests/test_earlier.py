@@ -9,6 +9,7 @@ import yaml
 
 from tests import blobs
 from vitlocal import cli, config_files
+from vitlocal.cli.resolve import resolve
 from vitlocal.models import ClippedSoftmax
 from vitlocal.runs import open_run
 from vitlocal.study import settings
@@ -52,20 +53,12 @@ def test_a_checkpoint_and_a_configuration_of_an_earlier_release(tmp_path, npz_fi
     assert resumed["network"]["init_args"]["attention"]["init_args"]["alpha"] == 0.3
 
 
-@pytest.mark.parametrize(
-    ("word", "today"),
-    [
-        ("--model.width=96", "--model.network.embed_dim=96"),
-        ("--model.attention=gated", "--model.network.attention=Gated"),
-        ("--model.clip_alpha=0.5", "--model.network.attention.alpha=0.5"),
-        ("--model.pool=mean", "--model.network.global_pool=avg"),
-    ],
-)
-def test_an_earlier_flag_is_told_its_name(word, today, capsys):
-    with pytest.raises(SystemExit):
-        cli.main(["fit", word])
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1 and said.endswith(f"now: give {today}\n")
+def test_the_command_line_takes_earlier_names():
+    words = "--model.width=96 --model.heads 6 --model.attention=clipped_softmax --model.clip_alpha=0.5"
+    network = resolve([*words.split(), "--model.pool=mean"])["model"]["init_args"]["network"]["init_args"]
+    assert (network["embed_dim"], network["num_heads"], network["global_pool"]) == (96, 6, "avg")
+    assert network["attention"]["class_path"].endswith("ClippedSoftmax")
+    assert network["attention"]["init_args"]["alpha"] == 0.5
 
 
 @pytest.mark.parametrize("cell", sorted(SINK.glob("cells/*/*/*")), ids=lambda cell: cell.parent.name)

@@ -64,6 +64,16 @@ def test_a_checkpoints_epochs(tmp_path, npz_file):
     assert internals.epochs_of_checkpoint(checkpoint) == 2
 
 
+@pytest.mark.parametrize("limit", ["max_epochs=1", "max_steps=3"])  # three steps an epoch
+def test_a_run_that_ended_with_an_epoch_resumes_by_steps(tmp_path, npz_file, limit):
+    words = ("--locality=null", "--model.schedule=constant")
+    whole = blobs.fit(tmp_path / "whole", npz_file, *words)
+    blobs.fit(tmp_path / "parts", npz_file, *words, f"--trainer.{limit}")
+    more = ("--trainer.max_epochs=9", "--trainer.max_steps=6", "--ckpt_path=last")
+    parts = blobs.fit(tmp_path / "parts", npz_file, *words, *more)
+    assert (parts / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
+
+
 def test_a_checkpoint_holds_the_tasks_arguments_and_not_the_whole_configuration(tmp_path, npz_file):
     run = blobs.fit(tmp_path, npz_file)
     kept = torch.load(run / "checkpoints/last.ckpt", weights_only=True)["hyper_parameters"]

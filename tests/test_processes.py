@@ -92,7 +92,13 @@ def test_processes_augment_differently(make_trainer, tmp_path):
     assert drawn[0] != drawn[1]
 
 
-@pytest.mark.parametrize("bar", [[], ["--trainer.callbacks+=TQDMProgressBar"]], ids=["ours", "given"])
+@pytest.mark.parametrize(
+    "bar",
+    [
+        pytest.param([], id="ours"),
+        pytest.param(["--trainer.callbacks+=TQDMProgressBar"], id="given", marks=pytest.mark.slow),
+    ],
+)
 def test_no_process_waits_for_a_progress_bar(tmp_path, npz_file, bar):
     """Without validation the bar of the first process asks for values that no one has computed yet."""
     command = [sys.executable, "-m", "vitlocal", "fit", "--config", "npz.yaml", f"--data.path={npz_file}"]
@@ -178,9 +184,13 @@ def started(folder, npz_file):
             start_new_session=True,
         )
     deadline = time.monotonic() + 100
-    while not list(folder.glob("lightning_logs/*/version_*/metrics.csv")):
-        assert time.monotonic() < deadline and first.poll() is None, (folder / "log.txt").read_text()
-        time.sleep(0.1)
+    try:
+        while not list(folder.glob("lightning_logs/*/version_*/metrics.csv")):
+            assert time.monotonic() < deadline and first.poll() is None, (folder / "log.txt").read_text()
+            time.sleep(0.1)
+    except AssertionError:
+        os.killpg(first.pid, signal.SIGKILL)
+        raise
     listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(first.pid)], capture_output=True, text=True)
     (second,) = map(int, listed.stdout.split())
     return first, second
@@ -197,7 +207,11 @@ def alive(pid):
     [
         (0, signal.SIGKILL, -signal.SIGKILL, "another process of this run has ended"),
         # Ours, or Lightning's where its launcher sees the end first and kills this process.
-        (1, signal.SIGKILL, None, "another process of this run has ended|Forcefully terminating all other"),
+        pytest.param(
+            *(1, signal.SIGKILL, None),
+            "another process of this run has ended|Forcefully terminating all other",
+            marks=pytest.mark.slow,
+        ),
         (
             0,
             signal.SIGTERM,

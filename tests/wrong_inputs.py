@@ -165,9 +165,9 @@ WRONG_INPUTS = [
     WrongInput("unknown key", fit("--model.widht=3"), ("there is no key model.widht",)),
     WrongInput("unknown key in a file", config("model: {widht: 3}"), ("there is no key model.widht",)),
     WrongInput(
-        "key of an earlier release",
-        fit("--model.width=3"),
-        ("model.width", "give --model.network.embed_dim=3"),
+        "wrong value under an earlier name",
+        fit("--model.width=wide"),
+        ("model.network.embed_dim", "wide"),
     ),
     WrongInput(
         "unknown key of a component",
@@ -249,6 +249,14 @@ WRONG_INPUTS = [
     WrongInput("a million layers", fit("--model.network.depth=1000000"), ("depth is 1000000", "from 1 to")),
     WrongInput("negative epochs", fit("--trainer.max_epochs=-5"), ("max_epochs=-5", "non-negative")),
     WrongInput("endless training", fit("--trainer.max_epochs=-1"), ("trainer.max_epochs", "cosine")),
+    WrongInput(
+        "no training", fit("--trainer.limit_train_batches=0"), ("limit_train_batches is 0", "validate")
+    ),
+    WrongInput(
+        "a checkpoint's name with a slash",
+        fit("--checkpoint.filename={epoch}-{val/acc1:.2f}"),
+        ("checkpoint.filename", "makes folders", "auto_insert_metric_name=false"),
+    ),
     # The machine
     WrongInput("no such device", fit("--trainer.accelerator=tpu"), ("accelerator=tpu", "torch_xla")),
     WrongInput(

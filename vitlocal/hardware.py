@@ -1,4 +1,8 @@
-"""What the hardware is good at."""
+"""What the hardware is, and what it is good at."""
+
+import os
+import platform
+from pathlib import Path
 
 import torch
 
@@ -22,3 +26,20 @@ def precision(accelerator: str = "auto") -> str:
     else:
         fast = False
     return "bf16-mixed" if fast else "32-true"
+
+
+def machine(device: str) -> str:
+    """What a machine's speed on a device depends on: the processor and its number of cores, and a GPU's name.
+
+    Args:
+        device: such as ``cpu`` or ``cuda``.
+    """
+    try:
+        told = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:  # no Linux
+        told = []
+    names = [line.partition(":")[2].strip() for line in told if line.startswith("model name")]
+    found = f"{names[0] if names else platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+    if torch.device(device).type == "cuda":
+        found = f"{torch.cuda.get_device_name(device)}; {found}"
+    return found

@@ -30,6 +30,20 @@ def within_epoch(trainer: Trainer) -> bool:
     return bool(progress.processed < progress.ready)  # type: ignore[attr-defined]
 
 
+def begin_next_epoch(trainer: Trainer) -> None:
+    """Have a run that resumes at an epoch's end begin the next one, also where ``max_steps`` is given.
+
+    There Lightning takes every checkpoint for one within an epoch, and would end the epoch a second time.
+    """
+    loop = trainer.fit_loop
+    if loop.restarting and not within_epoch(trainer):
+        loop.epoch_progress.increment_completed()
+        for part in (loop, loop.epoch_loop):
+            part._restarting = False  # the property's setter brings it back
+            if hasattr(part, "reset_restart_stage"):  # not in the oldest releases
+                part.reset_restart_stage()
+
+
 def leaves_epoch(trainer: Trainer) -> bool:
     """Whether no batch of the epoch follows the one that ends: it was the last, or training stops."""
     return bool(trainer.fit_loop.epoch_loop.done)
@@ -42,6 +56,18 @@ def epochs_of_checkpoint(checkpoint: dict[str, Any]) -> int:
         KeyError, TypeError, ValueError: the checkpoint is damaged.
     """
     return int(checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["ready"])
+
+
+def accumulated_short(trainer: Trainer) -> float:
+    """By what the loss of this training batch has to be multiplied, for its step's gradient to be a mean.
+
+    Lightning divides by ``accumulate_grad_batches`` also at the end of an epoch, where a step may have fewer.
+    """
+    every, batches = trainer.accumulate_grad_batches, trainer.num_training_batches
+    if not isinstance(batches, int):  # of a stream it is not known
+        return 1.0
+    fewer = batches % every
+    return every / fewer if trainer.fit_loop.epoch_loop.batch_idx >= batches - fewer else 1.0
 
 
 def steps_an_epoch(trainer: Trainer) -> int:

@@ -294,7 +294,7 @@ def test_the_figure_has_each_count_in_its_place(prefix):
         for values in of:
             values.clamp_(min=0.1)
     counts[1][1][prefix + 4] = 0
-    axes = outlier_figure(counts, Grid(2, 3, num_prefix_tokens=prefix)).axes
+    axes = outlier_figure(dict(enumerate(counts)), Grid(2, 3, num_prefix_tokens=prefix)).axes
     left, patches = axes[0].images[0].get_array(), axes[1 + prefix].images[0].get_array()
     np.testing.assert_array_equal(left, [by_dimension for by_dimension, _ in counts])
     if prefix:

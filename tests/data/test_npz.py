@@ -90,7 +90,7 @@ def test_mean_follows_the_file(tmp_path):
         ({"train_images": np.zeros((12, 6, 5, 4), np.uint8)}, "give uint8 (N, H, W) or (N, H, W, C)"),
         ({"train_images": np.zeros((12, 9, 6, 5, 3), np.uint8)}, "of shape (12, 9, 6, 5, 3)"),
         ({"train_images": np.array([None] * 12)}, "can't be read"),
-        ({"train_labels": np.zeros((12, 14), np.uint8)}, "has 14 labels an image"),
+        ({"train_labels": np.zeros((12, 14), np.uint8)}, "of shape (6,): give 14 integers, one a class"),
         ({"train_labels": np.zeros(12)}, "'train_labels' in .* is float64"),
         ({"train_labels": np.array(0)}, "is int64 of shape ()"),
         ({"train_labels": np.arange(11) % 3}, "holds 12 images but int64 labels of shape (11,)"),

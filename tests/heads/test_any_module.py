@@ -1,11 +1,13 @@
 """The monitor in modules of other projects: their networks, their batches, their loaders."""
 
+import copy
 import csv
 import pickle
 
 import pytest
 import timm
 import torch
+import transformers
 from lightning.pytorch import LightningModule
 from torch import nn
 from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, TensorDataset
@@ -18,7 +20,8 @@ from vitlocal.heads import LocalityMonitor, find_attention, head_statistics
 from vitlocal.observing.batches import Numbering, images_of
 from vitlocal.observing.hooks import find_network
 
-IMAGES, LABELS = torch.randn(10, 3, 16, 16), torch.arange(10) % 3
+IMAGES = torch.randn(10, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+LABELS = torch.arange(10) % 3
 
 
 def timm_network():
@@ -26,7 +29,7 @@ def timm_network():
     network = timm.create_model("test_vit", img_size=16, patch_size=4, num_classes=3)
     for name, parameter in network.named_parameters():  # random weights attend to all alike
         if "qkv.weight" in name:
-            parameter.data *= 30
+            parameter.data *= 10
     return network
 
 
@@ -35,7 +38,7 @@ class Mine(LightningModule):
 
     def __init__(self, net, unpack=lambda batch: batch):
         super().__init__()
-        self.net, self.unpack = net, unpack
+        self.net, self.unpack, self.rate = net, unpack, 1e-3
 
     def forward(self, x):
         return self.net(x)
@@ -49,7 +52,7 @@ class Mine(LightningModule):
         self.log("loss", nn.functional.cross_entropy(self(images), labels))
 
     def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), 1e-3)
+        return torch.optim.SGD(self.parameters(), self.rate)
 
 
 def fit(make_trainer, tmp_path, module, monitor, loader=None):
@@ -82,6 +85,100 @@ def test_a_timm_network_and_tuples(make_trainer, tmp_path):
     assert mad(tmp_path, 0) == pytest.approx(expected(timm_network(), IMAGES), rel=1e-4)
     assert mad(tmp_path, 1) == pytest.approx(expected(module.net, IMAGES), rel=1e-4)
     assert "loss" in module.trainer.callback_metrics
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_switch_of_timm_s_is_left_as_it_was(fused, make_trainer, tmp_path):
+    module = Mine(timm_network())
+    for block in module.net.blocks:
+        block.attn.fused_attn = fused
+    fit(make_trainer, tmp_path, module, LocalityMonitor())
+    assert mad(tmp_path, 1) == pytest.approx(expected(copy.deepcopy(module.net), IMAGES), rel=1e-4)
+    assert [block.attn.fused_attn for block in module.net.blocks] == [fused] * len(module.net.blocks)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("place", ["after", "within"])
+def test_after_an_exception_nothing_is_left_switched(fused, place, make_trainer, tmp_path):
+    module = Mine(timm_network())
+    first = module.net.blocks[0].attn
+    first.fused_attn = fused
+    if place == "after":  # the observed forward fails behind the first attention
+        handle = module.net.blocks[1].register_forward_pre_hook(lambda *_: 1 / 0)
+    else:  # the attention fails while it is taken step by step, in its second call
+        calls = []
+
+        def fail_the_second_time(*_):
+            calls.append(1 / (1 - len(calls)))
+
+        handle = first.qkv.register_forward_pre_hook(fail_the_second_time)
+    with pytest.raises((ZeroDivisionError, InputError), match="division by zero"):
+        fit(make_trainer, tmp_path, module, LocalityMonitor())
+    handle.remove()
+    assert first.fused_attn == fused and not first._forward_hooks and not module.net._forward_hooks
+    with torch.no_grad():
+        found, plain = module.net.eval()(IMAGES), timm_network().eval()(IMAGES)
+    torch.testing.assert_close(found, plain, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["sdpa", "eager"])
+def test_whichever_implementation_transformers_has(kind, make_trainer, tmp_path):
+    """As transformers#30978 has it, one of them gives no weights; here they are those that eager gives."""
+    config = transformers.ViTConfig(
+        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, image_size=16,
+        patch_size=4, num_labels=3,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    network = transformers.ViTForImageClassification._from_config(config, attn_implementation=kind)
+    for name, parameter in network.named_parameters():
+        if "query" in name or "q_proj" in name:
+            parameter.data *= 200
+
+    class Theirs(Mine):
+        def forward(self, x):
+            return self.net(x).logits
+
+    module = Theirs(network)
+    fit(make_trainer, tmp_path, module, LocalityMonitor())
+    assert network.config._attn_implementation == kind
+    network.set_attn_implementation("eager")
+    with torch.no_grad():
+        weights = network.eval()(IMAGES, output_attentions=True).attentions
+    grid = Grid(4, 4, num_prefix_tokens=1)
+    heads = [head for each in weights for head in head_statistics(each, grid)["mad"].mean(0).tolist()]
+    assert mad(tmp_path, 1) == pytest.approx(heads, rel=1e-4)
+
+
+def tables(path):
+    with next(path.rglob("heads.csv")).open(newline="") as file:
+        return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+
+
+@pytest.mark.parametrize("max_images", [None, 4])
+def test_two_processes_observe_what_one_does(max_images, make_trainer, tmp_path):
+    """Unequal shares of 11 images, one of which Lightning's sampler repeats; steps on all training images."""
+    found = []
+    for name, options in (("one", {}), ("two", {"strategy": "ddp_fork", "devices": 2})):
+        folder = tmp_path / name
+        folder.mkdir()
+        trainer = make_trainer(
+            callbacks=[LocalityMonitor(max_images=max_images)],
+            default_root_dir=folder,
+            max_epochs=2,
+            **options,
+        )
+        images = torch.cat([IMAGES, IMAGES[:1].flip(-1)])
+        labels = torch.arange(11) % 3
+        train = DataLoader(TensorDataset(IMAGES[:8], LABELS[:8]), 4 if options else 8)
+        module = Mine(timm_network())
+        module.rate = 0.05
+        trainer.fit(module, train, DataLoader(TensorDataset(images, labels), 3))
+        found.append(tables(folder))
+    assert {row["epoch"] for row in found[0]} == {0, 1, 2} and len(found[0]) == len(found[1])
+    assert found[0][0]["mad"] != pytest.approx(found[0][-1]["mad"], rel=1e-3)
+    for one, two in zip(*found, strict=True):
+        exact = 1e-5 if one["epoch"] == 0 else 1e-3  # gradients are summed in another order
+        assert one == pytest.approx(two, rel=exact, abs=1e-5)
 
 
 class Single:
@@ -143,7 +240,7 @@ def test_a_module_without_forward(make_trainer, tmp_path):
 
         def __init__(self):
             super().__init__()
-            self.net = timm_network()
+            self.net, self.rate = timm_network(), 1e-3
 
         def training_step(self, batch, batch_idx):
             return nn.functional.cross_entropy(self.net(batch[0]), batch[1])

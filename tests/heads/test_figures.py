@@ -13,6 +13,7 @@ from vitlocal.heads.figures import (
     depth_figure,
     training_figure,
 )
+from vitlocal.observing.hooks import Place
 
 
 def test_centre_patch():
@@ -46,7 +47,7 @@ def test_maps_of_the_first_images_observed(chosen):
 def test_attention_figure_puts_each_head_in_its_place(channels):
     layers = [torch.rand(2, 2, 3) / 6, torch.rand(1, 2, 3) / 6]  # layers may differ in their heads
     image = torch.randint(0, 256, (channels, 8, 6), dtype=torch.uint8)
-    figure = attention_figure(AttentionMaps(image, layers))
+    figure = attention_figure(AttentionMaps(image, layers), [Place(0, (0, 1)), Place(1, (0,))])
     left, right = figure.axes[:2]
     drawn = right.images[0].get_array()
     for layer, weights in enumerate(layers):
@@ -72,7 +73,7 @@ def _frames(axes):
 
 
 def test_depth_figure_draws_every_head_and_the_reference():
-    figure = depth_figure([[0.1, 0.3], [0.2, 0.6]], "distance", 0.4)
+    figure = depth_figure([[0.1, 0.3], [0.2, 0.6]], [Place(0, (0, 1)), Place(1, (0, 1))], "distance", 0.4)
     (axes,) = figure.axes
     lines = [line.get_xydata().tolist() for line in axes.lines]
     assert [[0, 0.1], [0, 0.3], [1, 0.2], [1, 0.6]] in lines
@@ -82,7 +83,27 @@ def test_depth_figure_draws_every_head_and_the_reference():
 
 
 def test_depth_figure_of_zeros():
-    assert depth_figure([[0.0]], "distance of a 1x1 grid", 0.0).axes[0].get_ylim() == (0, 1)
+    figure = depth_figure([[0.0]], [Place(0, (0,))], "distance of a 1x1 grid", 0.0)
+    assert figure.axes[0].get_ylim() == (0, 1)
+
+
+def test_layers_and_heads_that_are_left_are_drawn_by_their_numbers():
+    """Of three layers of three heads, the one in the middle went, and heads of the others."""
+    places = [Place(0, (0, 2)), Place(2, (2,))]
+    (axes,) = depth_figure([[0.1, 0.3], [0.2]], places, "distance", 0.4).axes
+    lines = [line.get_xydata().tolist() for line in axes.lines]
+    assert [[0, 0.1], [0, 0.3], [2, 0.2]] in lines and [[0, 0.2], [2, 0.2]] in lines
+    figure = training_figure({0: [[0.1, 0.3], [0.2]]}, places, "MAD", 0.4)
+    named = [text.get_text() for text in figure.axes[0].texts if text.get_text().startswith("layer")]
+    assert named == ["layer 0 head 0", "layer 2 head 2", "layer 0 head 2"]
+    assert [label.get_text() for label in figure.axes[1].get_yticklabels()] == ["0", "2"]
+    layers = [torch.rand(2, 2, 3), torch.rand(1, 2, 3)]
+    right = attention_figure(AttentionMaps(torch.zeros(1, 8, 6, dtype=torch.uint8), layers), places).axes[1]
+    drawn = right.images[0].get_array()
+    np.testing.assert_allclose(drawn[3:5, 4:7], layers[1][0].clamp(min=0.1 / 6), rtol=1e-6)
+    assert np.ma.masked_invalid(drawn).mask[3:, :3].all()  # layer 2 has no head 0
+    assert [label.get_text() for label in right.get_xticklabels()] == ["0", "2"]
+    assert [label.get_text() for label in right.get_yticklabels()] == ["0", "2"]
 
 
 def test_training_figure_has_a_curve_a_head_in_its_layers_colour_and_names_the_lowest():
@@ -90,7 +111,8 @@ def test_training_figure_has_a_curve_a_head_in_its_layers_colour_and_names_the_l
     epochs = (0, 2, 5)
     values = {epoch: [list(rng.uniform(0.2, 0.4, heads)) for heads in (2, 3, 1)] for epoch in epochs}
     values[5][1][2], values[5][0][0], values[5][2][0] = 0.01, 0.02, 0.15
-    figure = training_figure(values, "MAD", 0.418)
+    named = [Place(layer, tuple(range(heads))) for layer, heads in enumerate((2, 3, 1))]
+    figure = training_figure(values, named, "MAD", 0.418)
     curves = [line for line in figure.axes[0].lines if len(line.get_xdata()) == 3]
     places = [(layer, head) for layer, heads in enumerate((2, 3, 1)) for head in range(heads)]
     for line, (layer, head) in zip(curves, places, strict=True):
@@ -106,7 +128,7 @@ def test_training_figure_has_a_curve_a_head_in_its_layers_colour_and_names_the_l
 
 
 def test_training_figure_of_the_untrained_network_alone():
-    figure = training_figure({0: [[0.4, 0.41]]}, "MAD", 0.418)
+    figure = training_figure({0: [[0.4, 0.41]]}, [Place(0, (0, 1))], "MAD", 0.418)
     assert figure.axes[0].get_xlim() == (0, 1)
 
 

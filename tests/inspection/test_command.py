@@ -363,6 +363,9 @@ def test_a_network_without_class_token(tmp_path, blobs):
     assert (run / "inspect" / "image_0_rollout.png").is_file()
 
 
+SHORT = ("--model.network.patch_size=4", "--trainer.max_epochs=1")
+
+
 @pytest.mark.parametrize("resize", ["pad", "squash"])
 def test_a_folder_is_inspected_as_it_was_trained_on(tmp_path, resize):
     for number, split in enumerate(("train/a", "train/b", "val/a", "val/b")):
@@ -370,7 +373,7 @@ def test_a_folder_is_inspected_as_it_was_trained_on(tmp_path, resize):
         pixels = np.random.default_rng(number).integers(0, 256, (20, 9, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / "pets" / split / "x.png")
     words = ["--config=image_folder.yaml", f"--data.path={tmp_path / 'pets'}", f"--data.resize={resize}"]
-    run = fit(tmp_path, "unused", *words, "--data.image_size=[8,12]", "--model.network.patch_size=4")
+    run = fit(tmp_path, "unused", *words, "--data.image_size=[8,12]", *SHORT)
     inspect(str(run), output=tmp_path / "data", maps=0)
     inspect(str(run), images=tmp_path / "pets/val", output=tmp_path / "folder", maps=0)
     assert table(tmp_path / "data/heads.csv") == table(tmp_path / "folder/heads.csv")

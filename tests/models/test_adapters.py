@@ -117,7 +117,67 @@ def test_timm_with_relative_positions(options, monkeypatch):
     check_timm(subject)
 
 
-def check_timm(subject):
+@pytest.mark.parametrize("name", ["vit_relpos_small_patch16_224", "vit_srelpos_small_patch16_224"])
+def test_timm_with_a_network_of_relative_positions(name, monkeypatch):
+    make, small = timm.create_model, {"depth": 2, "img_size": 64, "embed_dim": 48, "num_heads": 4}
+    monkeypatch.setattr(timm, "create_model", lambda name, **given: make(name, **small, **given))
+    subject = subject_of(Timm, name).eval()
+    check_timm(subject)
+    assert subject.geometry.num_prefix_tokens == 0 and not subject.class_token
+
+
+SAM = {"depth": 2, "img_size": 64, "embed_dim": 48, "num_heads": 4, "global_attn_indexes": ()}
+
+
+@pytest.mark.parametrize("window", [0, 4])  # none, and one as large as the image
+def test_sam_without_windows(window, monkeypatch):
+    make, options = timm.create_model, SAM | {"window_size": window}
+    monkeypatch.setattr(timm, "create_model", lambda name, **given: make(name, **options, **given))
+    subject = subject_of(Timm, "samvit_base_patch16").eval()
+    for name, parameter in subject.named_parameters():
+        if "rel_pos" in name:
+            torch.nn.init.normal_(parameter)
+    # Images and heads are in one dimension there.
+    check_timm(subject, lambda weights: weights.unflatten(0, (-1, 4)))
+    assert subject.geometry.size == (4, 4)
+
+
+def test_sam_with_windows_is_refused(monkeypatch):
+    make = timm.create_model
+    monkeypatch.setattr(timm, "create_model", lambda name, **given: make(name, **SAM, window_size=2, **given))
+    with pytest.raises(InputError, match="each of whose layers attends over all patches"):
+        Timm("samvit_base_patch16")
+
+
+def test_cait_s_layers_of_patches(monkeypatch):
+    make, small = timm.create_model, {"depth": 2, "img_size": 64, "embed_dim": 48, "num_heads": 4}
+    monkeypatch.setattr(timm, "create_model", lambda name, **given: make(name, **small, **given))
+    subject = subject_of(Timm, "cait_xxs24_224").eval()
+    sharpen(subject.network)
+    images = images_for(subject)
+    for block in subject.network.model.blocks:
+        torch.nn.init.eye_(block.attn.proj_l.weight)  # else scores of random heads are small
+        block.attn.proj_l.weight.data += 0.3 * torch.randn(4, 4)
+    network = copy.deepcopy(subject.network.model)
+    expected = []
+    for block in network.blocks:  # what is mixed after the softmax: the softmax
+        block.attn.proj_w.register_forward_pre_hook(
+            lambda _, rows: expected.append(rows[0].permute(0, 3, 1, 2))
+        )
+    with torch.no_grad():
+        logits = network((images - subject.mean) / subject.std)
+    check(subject, images, expected)
+    assert subject.geometry.num_prefix_tokens == 0 and not subject.class_token
+    with torch.no_grad():
+        torch.testing.assert_close(subject(images), logits)
+        x = torch.randn(2, 16, 48)
+        attention, rows = subject.network.model.blocks[0].attn, torch.tensor([3, 9])
+        torch.testing.assert_close(attention.explicit(x, lambda name, tensor: None), attention(x))
+        few = attention.explicit(x, lambda name, tensor: None, rows)
+        torch.testing.assert_close(few, attention(x)[:, rows])
+
+
+def check_timm(subject, shaped=lambda weights: weights):
     sharpen(subject.network)
     images = images_for(subject)
     network = copy.deepcopy(subject.network.model)
@@ -126,7 +186,7 @@ def check_timm(subject):
             module.fused_attn = False
     theirs = AttentionExtract(network, names=["blocks.*.attn.attn_drop"], method="hook")
     with torch.no_grad():
-        expected = list(theirs((images - subject.mean) / subject.std).values())
+        expected = [shaped(weights) for weights in theirs((images - subject.mean) / subject.std).values()]
     check(subject, images, expected)
 
 

@@ -74,7 +74,7 @@ def test_gradients_are_timms(pair):
 
 def test_initialisation_is_timms():
     torch.manual_seed(0)
-    network = VisionTransformer()
+    network = VisionTransformer(img_size=32)
     reference = timm.models.VisionTransformer(
         img_size=32, patch_size=4, embed_dim=192, depth=9, num_heads=12, mlp_ratio=2, num_classes=10
     )

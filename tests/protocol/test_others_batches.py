@@ -209,6 +209,52 @@ CUTMIX = CutMix(num_classes=CLASSES)
         (lambda: CUTMIX(IMAGES), "CutMix: labels are missing: give class numbers .16,. or"),
         (lambda: CUTMIX(IMAGES, LABELS + 1), "CutMix: labels go from 1 to 5, but num_classes is 5"),
         (lambda: CUTMIX(IMAGES, LABELS[:3]), "CutMix: labels are int64 .3,.: give class numbers .16,."),
+        (
+            lambda: CUTMIX(IMAGES, LABELS[:, None]),
+            "labels are int64 .16, 1.: give class numbers .16,. or",
+        ),
+        (
+            lambda: CUTMIX(IMAGES, LABELS[:, None] / 4),
+            "CutMix: labels are float32 .16, 1.: give class numbers",
+        ),
+        (
+            lambda: CUTMIX(IMAGES, LABELS.float()),
+            "labels are float32 .16,.: give class numbers .*integer type",
+        ),
+        (lambda: CUTMIX(IMAGES, LABELS > 1), "CutMix: labels are bool .16,.: give class numbers"),
+        (
+            lambda: CUTMIX(IMAGES, ONE_HOT[:, :4]),
+            "labels are float32 .16, 4., but num_classes is 5: give .16, 5",
+        ),
+        (
+            lambda: CUTMIX(IMAGES, 2 * ONE_HOT),
+            "CutMix: labels float32 .16, 5. go from 0 to 2, but prob.* 0..1",
+        ),
+        (
+            lambda: MixUp()(IMAGES, ONE_HOT - 0.5),
+            "MixUp: labels .* go from -0.5 to 0.5, but probabilities must",
+        ),
+        (lambda: MixUp()(IMAGES, ONE_HOT * torch.nan), "MixUp: labels .* go from nan to nan, but"),
+        (lambda: MixUp()(IMAGES, LABELS.tolist()), "MixUp: labels are a list: give class numbers"),
+        (
+            lambda: LabelSmoothing()(IMAGES, ONE_HOT.flip(0) + ONE_HOT > 0),
+            "LabelSmoothing: .* multilabel=True",
+        ),
+        (
+            lambda: AutoAugment()(IMAGES[:, :2]),
+            "AutoAugment: images are uint8 .16, 2, 12, 10., but it .* 1 chan",
+        ),
+        (lambda: ColorJitter()(IMAGES.repeat(1, 2, 1, 1)), "ColorJitter: images are uint8 .16, 6, .* or 3"),
+        (
+            lambda: CUTMIX(IMAGES.permute(0, 2, 3, 1), LABELS),
+            "uint8 .16, 12, 10, 3., which has its channels last",
+        ),
+        (lambda: Cutout()(IMAGES[:0]), "Cutout: images are uint8 .0, 3, 12, 10., but they must be"),
+        (
+            lambda: CropFlip()(IMAGES[..., None]),
+            "CropFlip: images are uint8 .16, 3, 12, 10, 1., but they must",
+        ),
+        (lambda: CropFlip()(IMAGES.numpy()), "CropFlip: images are a ndarray, but they must be a tensor"),
         (lambda: CropFlip()(IMAGES[0]), "CropFlip: images are uint8 .3, 12, 10., but .* .B, C, H, W."),
         (lambda: CropFlip()(IMAGES.long()), "CropFlip: images are int64 .16, 3, 12, 10., but they must be"),
         (lambda: AutoAugment()(IMAGES / 100), "AutoAugment: images are floats from 0 to 2.55, but .* 0..1"),

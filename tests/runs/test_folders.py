@@ -1,11 +1,10 @@
 """Each run has a folder of its own, where all of it goes, whatever the loggers."""
 
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tests import forked
 from tests.blobs import write
 from tests.spoilt import on_blobs
 from vitlocal.cli import main
@@ -44,11 +43,10 @@ def test_a_refused_run_beside_does_not_take_the_folder_away(tmp_path):
 
 def test_two_fits_started_together(tmp_path):
     write(tmp_path / "blobs.npz")
-    command = [sys.executable, "-m", "vitlocal", *on_blobs(tmp_path, "--config=baseline.yaml")]
-    both = [subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    both = [forked.start(on_blobs(tmp_path, "--config=baseline.yaml"), tmp_path) for _ in range(2)]
     for process in both:
-        said = process.communicate(timeout=200)[1]
-        assert process.returncode == 0, said
+        process.join(200)
+        assert process.exitcode == 0
     first, second = runs(tmp_path)
     for run in (first, second):
         assert {path.name for path in run.iterdir()} > OURS

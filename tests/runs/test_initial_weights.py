@@ -17,17 +17,25 @@ def optimizer(folder):
     return torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["optimizer_states"][0]
 
 
+WORDS = ("--model.network.patch_size=2", "--model.schedule=constant")
+
+
 @pytest.fixture
 def fit(tmp_path, npz_file):
     def run(name, *words):
-        words = ("--model.network.patch_size=2", "--model.schedule=constant", *words)
-        return blobs.fit(tmp_path / name, npz_file, *words)
+        return blobs.fit(tmp_path / name, npz_file, *WORDS, *words)
 
     return run
 
 
-def test_it_begins_where_the_other_ended(fit):
-    trunk = fit("trunk")
+@pytest.fixture(scope="module")
+def trunk(tmp_path_factory):
+    """The run whose weights the others begin with."""
+    folder = tmp_path_factory.mktemp("trunk")
+    return blobs.fit(folder, blobs.write(folder / "blobs.npz"), *WORDS, "--model.lr=0.01")
+
+
+def test_it_begins_where_the_other_ended(fit, trunk):
     arm = fit("arm", f"--init_from={trunk}", "--protocol.crop_flip=null", "--trainer.max_epochs=1")
     # The table of an arm has the folder of another protocol.
     heads = table(next(arm.parent.parent.glob("*/version_0")), "heads.csv")
@@ -37,8 +45,7 @@ def test_it_begins_where_the_other_ended(fit):
 
 
 @pytest.mark.parametrize("taken", [False, True])
-def test_the_optimisers_moments_come_along_if_asked_for(fit, taken):
-    trunk = fit("trunk", "--model.lr=0.01")
+def test_the_optimisers_moments_come_along_if_asked_for(fit, trunk, taken):
     checkpoint = trunk / "checkpoints/last.ckpt"
     arm = fit("arm", f"--init_from={checkpoint}", f"--init_optimizer={taken}", "--trainer.max_epochs=1")
     before, after = optimizer(trunk), optimizer(arm)
@@ -47,8 +54,7 @@ def test_the_optimisers_moments_come_along_if_asked_for(fit, taken):
     assert {group["lr"] for group in after["param_groups"]} == {0.02}  # its own rate
 
 
-def test_resumed_it_keeps_its_own_weights(fit):
-    trunk = fit("trunk")
+def test_resumed_it_keeps_its_own_weights(fit, trunk):
     begun = ("--init_from=" + str(trunk), "--init_optimizer=true")
     whole = fit("whole", *begun)
     fit("parts", *begun, "--trainer.max_epochs=1")
@@ -64,8 +70,7 @@ def test_resumed_it_keeps_its_own_weights(fit):
         ("--init_from=nowhere.ckpt", "there is no checkpoint nowhere.ckpt"),
     ],
 )
-def test_what_cannot_be_begun_with(fit, tmp_path, capsys, change, sentence):
-    trunk = fit("trunk", "--trainer.max_epochs=1")
+def test_what_cannot_be_begun_with(fit, trunk, tmp_path, capsys, change, sentence):
     with pytest.raises(SystemExit) as ended:
         fit("arm", f"--init_from={trunk}", change)
     said = capsys.readouterr().err.strip().splitlines()[-1]

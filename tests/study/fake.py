@@ -10,7 +10,8 @@ from vitlocal.activations.monitor import COLUMNS as OUTLIERS
 from vitlocal.activations.monitor import HEAD_COLUMNS as HEADS
 from vitlocal.files import EpochTable
 from vitlocal.heads.functional import STATISTICS
-from vitlocal.tasks.epoch_metrics import COLUMNS as METRICS
+from vitlocal.tasks.epoch_metrics import columns
+from vitlocal.tasks.objective import OneLabel
 
 COMPONENTS = {"photometric": "AutoAugment", "mixing": "CutMix", "label_smoothing": "LabelSmoothing"}
 ABLATION = {
@@ -48,7 +49,7 @@ def write_run(folder, config, *, epochs=4, depth=4, heads=3, least=0.3, accuracy
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     table = EpochTable(folder / "heads.csv", ("epoch", "step", "layer", "head", *STATISTICS))
-    metrics = EpochTable(folder / "metrics.csv", METRICS)
+    metrics = EpochTable(folder / "metrics.csv", columns(OneLabel()))
     share = np.linspace(0, 0.8, depth * heads) ** 0.7
     aims = (
         0.418 * share + least * (1 - share) + np.append(0, 0.015 * rng.normal(size=depth * heads - 1).clip(0))

@@ -125,7 +125,7 @@ VARIED = {
 @pytest.mark.parametrize("small", [False, True])
 def test_shipped_studies_differ_in_what_they_ask_about_alone(tmp_path, name, small):
     study = shipped_study(name)
-    data = plan.SMALL if small else study["data"]
+    data = plan.SMALL if small else dict([*study["data"].items()][:1])  # conditions are the same on each
     made = plan.cells(
         tmp_path, resolve, data, study["conditions"], [0], study.get("fit", ""), study.get("then", "")
     )

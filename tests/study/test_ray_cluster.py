@@ -20,6 +20,7 @@ def study(tmp_path, monkeypatch):
     return ["study", "--config=tiny.yaml", "--engine=ray"]
 
 
+@pytest.mark.slow
 def test_two_nodes_of_which_one_is_killed_half_way(study, tmp_path, capsys):
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     try:

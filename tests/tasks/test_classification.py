@@ -1,5 +1,6 @@
 """The task: what it optimises, what it logs, and what a checkpoint carries."""
 
+import copy
 import csv
 import shutil
 
@@ -180,6 +181,33 @@ def test_compiled_training_learns_the_same(small_data, make_trainer):
         make_trainer(max_epochs=1).fit(task, small_data)
         trained.append(task.network.state_dict())
     torch.testing.assert_close(trained[1], trained[0], rtol=1e-3, atol=1e-4)
+
+
+def test_fewer_batches_than_are_accumulated_make_a_mean_too(small_data, make_trainer):
+    """Lightning divides the last step's gradient by the number that other steps have (lightning#19987)."""
+
+    class Gradients(Callback):
+        def __init__(self):
+            self.batches, self.found, self.expected = [], [], []
+
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            self.batches.append({name: tensor.clone() for name, tensor in batch.items()})
+
+        def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+            network = copy.deepcopy(pl_module.network)
+            network.zero_grad()
+            for batch in self.batches:
+                logits = network(pl_module.normalize(batch["image"]))
+                (F.cross_entropy(logits, batch["target"]) / len(self.batches)).backward()
+            self.expected.append([parameter.grad.clone() for parameter in network.parameters()])
+            self.found.append([parameter.grad.clone() for parameter in pl_module.network.parameters()])
+            self.batches.clear()
+
+    gradients = Gradients()
+    task = Classification(**SMALL)
+    make_trainer(callbacks=[gradients], accumulate_grad_batches=2, max_epochs=2).fit(task, small_data)
+    assert len(gradients.found) == 4  # of 2 batches, of 1; in each epoch
+    torch.testing.assert_close(gradients.found, gradients.expected, rtol=1e-4, atol=1e-6)
 
 
 def test_unending_training_has_no_schedule(task, small_data, make_trainer):

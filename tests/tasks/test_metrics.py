@@ -51,6 +51,21 @@ def test_sklearns_own_one_against_the_rest():
     assert MacroAUROC()(logits, labels).item() == pytest.approx(expected, abs=1e-6)
 
 
+def test_images_of_large_logits_are_told_apart():
+    """As torchmetrics#2819 has it: probabilities would all be 1, and the area one half."""
+    score = torch.tensor([98.0950, 98.4612, 98.1145, 98.1506, 97.6037, 98.9425, 99.2644, 99.5014, 99.7280])
+    label = torch.tensor([0, 1, 1, 1, 1, 1, 1, 1, 1])
+    found = MacroAUROC()(torch.stack([torch.zeros(9), score], 1), label)
+    assert found.item() == pytest.approx(roc_auc_score(label, score))
+    logits = torch.randn(50, 4, generator=torch.Generator().manual_seed(0)).double() * 60
+    labels = logits.argmax(1).roll(1)
+    odds = logits - torch.stack(
+        [logits[:, [j for j in range(4) if j != k]].logsumexp(1) for k in range(4)], 1
+    )
+    areas = [roc_auc_score(labels == k, odds[:, k]) for k in range(4)]
+    assert MacroAUROC()(logits.float(), labels).item() == pytest.approx(np.mean(areas), abs=1e-6)
+
+
 def test_one_class_alone_can_not_be_ranked():
     logits, _ = drawn(6, 3)
     assert math.isnan(MacroAUROC()(logits, torch.zeros(6, dtype=torch.int64)))

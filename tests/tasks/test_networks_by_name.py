@@ -33,7 +33,13 @@ def fit(tmp_path, monkeypatch, npz_file):
 
     def run(network, *words, folder="."):
         data = ["--config=npz.yaml", f"--data.path={npz_file}", "--config=modern.yaml"]
-        words = [f"--model.network={network}", *QUIET, f"--trainer.default_root_dir={folder}", *words]
+        words = [
+            f"--model.network={network}",
+            *QUIET,
+            "--trainer.logger=false",
+            f"--trainer.default_root_dir={folder}",
+            *words,
+        ]
         main(["fit", *data, *words])
         return next((tmp_path / folder).glob("lightning_logs/*/version_0"))
 

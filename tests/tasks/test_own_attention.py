@@ -69,6 +69,7 @@ def fit(tmp_path, monkeypatch, npz_file):
         here = [
             "--trainer.accelerator=cpu",
             "--trainer.precision=32-true",
+            "--trainer.logger=false",
             f"--trainer.default_root_dir={folder}",
         ]
         main(["fit", *given, *small, *rate, *here, *words])

@@ -10,6 +10,7 @@ import pytest
 TOOLS = Path(__file__).parent
 
 
+@pytest.mark.slow  # tests/study/test_command.py kills a study in the quick tests
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 def test_killed_runs_end_like_one_that_ran_through():
     command = [sys.executable, TOOLS / "kill_and_resume.py", "--trials", "2", "--seed", "1"]

@@ -20,7 +20,7 @@ from vitlocal.errors import InputError
 from vitlocal.geometry import Geometry
 from vitlocal.models.attention import Enough
 from vitlocal.observing.batches import chosen_images
-from vitlocal.observing.hooks import CHUNK_ELEMENTS, find_attention, find_network, shows_qkv
+from vitlocal.observing.hooks import CHUNK_ELEMENTS, find_attention, find_network, places, shows_qkv
 
 OUTPUTS = ("attention", "mlp", "block")
 """Outputs of a layer that are observed: those of its two branches, and its own, after the residual sums."""
@@ -33,7 +33,7 @@ class LayerOutliers:
     """What was observed of a layer, means over images, on the CPU.
 
     Attributes:
-        outputs: for each of ``OUTPUTS``.
+        outputs: for each of ``OUTPUTS`` that it has.
         heads: ``do_nothing`` and ``update``, one value a head; empty where values can't be seen.
     """
 
@@ -45,7 +45,8 @@ def find_blocks(network: nn.Module) -> list[tuple[Any, Any]]:
     """Blocks of a network and their attention modules, in the order of their definition.
 
     A block is the module that holds an attention module (see
-    :func:`~vitlocal.observing.hooks.find_attention`) and, as ``mlp``, the other branch.
+    :func:`~vitlocal.observing.hooks.find_attention`) and, as ``mlp``, the other branch, None where it is left
+    out.
 
     Raises:
         InputError: there is no attention, or it is not in such a block.
@@ -53,7 +54,7 @@ def find_blocks(network: nn.Module) -> list[tuple[Any, Any]]:
     found = []
     for name, attention in find_attention(network):
         block = network.get_submodule(name.rpartition(".")[0])
-        if not isinstance(getattr(block, "mlp", None), nn.Module):
+        if not isinstance(getattr(block, "mlp", ()), nn.Module | None):
             raise InputError(
                 f"{type(network).__name__} has no blocks to observe outliers in: "
                 f"the module that holds the attention {name} must have its MLP as mlp"
@@ -63,8 +64,11 @@ def find_blocks(network: nn.Module) -> list[tuple[Any, Any]]:
 
 
 def shows_values(attention: Any) -> bool:
-    """Whether an attention module shows its values and has a layer ``proj``, by which updates are known."""
-    return shows_qkv(attention) and hasattr(attention, "proj")
+    """Whether an attention module shows its values and has a layer ``proj``, by which updates are known.
+
+    Not where heads have hops: what a head mixes is no one row's.
+    """
+    return shows_qkv(attention) and hasattr(attention, "proj") and not getattr(attention, "num_hops", 0)
 
 
 class OutlierCollector:
@@ -80,6 +84,7 @@ class OutlierCollector:
     Attributes:
         images: number of images observed so far in this process, float (), on the device.
         geometry: of the tokens.
+        places: what the layers and their heads are called.
 
     Raises:
         InputError: there are no blocks in the module.
@@ -101,6 +106,7 @@ class OutlierCollector:
             _Layer(block, attention, device, deviations, small_value)
             for block, attention in find_blocks(network)
         ]
+        self.places = places(network)
 
     @contextmanager
     def batch(self, images: Tensor, index: Tensor | None = None, loader: int = 0) -> Iterator[None]:
@@ -145,8 +151,9 @@ class _Layer:
         """Observe the next forward pass, until ``hooks`` are closed; ``select`` takes a batch's images."""
         modules = {"attention": self._attention, "mlp": self._block.mlp, "block": self._block}
         for name, module in modules.items():
-            hook = self._output_hook(name, select)
-            hooks.callback(module.register_forward_hook(hook).remove)
+            if module is not None:
+                hook = self._output_hook(name, select)
+                hooks.callback(module.register_forward_hook(hook).remove)
         if not self._shows_values:
             return
         stream: list[Tensor] = []  # kept until the block's attention runs
@@ -193,10 +200,11 @@ class _Layer:
             )
 
     def compute(self) -> LayerOutliers:
-        outputs = {name: self._outputs[name].compute() for name in OUTPUTS}
+        outputs = {name: self._outputs[name].compute() for name in OUTPUTS if name in self._outputs}
         return LayerOutliers(
             {name: OutputStatistics(*(value.cpu() for value in found)) for name, found in outputs.items()},
-            {name: values.tolist() for name, values in self._heads.compute().items()}
+            # torchmetrics makes a number of the one value of a single head.
+            {name: values.flatten().tolist() for name, values in self._heads.compute().items()}
             if self._shows_values
             else {},
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +18,7 @@ FEWEST = 0.01
 """Outliers an image below which nothing is drawn."""
 
 
-def outlier_figure(counts: Sequence[tuple[Tensor, Tensor]], geometry: Geometry) -> Figure:
+def outlier_figure(counts: Mapping[int, tuple[Tensor, Tensor]], geometry: Geometry) -> Figure:
     """Outliers by hidden dimension and by position, as in the paper's figures (arXiv 2306.12929).
 
     A row a layer: on the left each hidden dimension, on the right the grid of patches, or a line of other
@@ -26,7 +26,8 @@ def outlier_figure(counts: Sequence[tuple[Tensor, Tensor]], geometry: Geometry) 
     than one in a hundred images.
 
     Args:
-        counts: for each layer, the outliers an image in each hidden dimension, (D,), and token, (N,).
+        counts: for each layer, by its number, the outliers an image in each hidden dimension, (D,), and
+            token, (N,).
         geometry: of the N tokens.
     """
     from matplotlib.colors import LogNorm
@@ -34,8 +35,8 @@ def outlier_figure(counts: Sequence[tuple[Tensor, Tensor]], geometry: Geometry) 
 
     depth, num_prefix_tokens = len(counts), geometry.num_prefix_tokens
     rows, columns = geometry.size if isinstance(geometry, Grid) else (1, geometry.num_places)
-    dimensions = np.stack([by_dimension.numpy() for by_dimension, _ in counts])
-    positions = np.stack([by_position.numpy() for _, by_position in counts])
+    dimensions = np.stack([by_dimension.numpy() for by_dimension, _ in counts.values()])
+    positions = np.stack([by_position.numpy() for _, by_position in counts.values()])
     # Layers one below the other, with a blank line between them.
     grids = np.full((depth, rows + 1, columns), np.nan)
     grids[:, :rows] = positions[:, num_prefix_tokens:].reshape(depth, rows, columns)
@@ -66,6 +67,7 @@ def outlier_figure(counts: Sequence[tuple[Tensor, Tensor]], geometry: Geometry) 
         ylabel="layer",
         xticks=range(0, dimensions.shape[1], max(1, dimensions.shape[1] // 8)),
         yticks=range(depth),
+        yticklabels=list(counts),
     )
     if num_prefix_tokens:
         axes["prefix"].set_title("class\ntoken", fontsize="small")

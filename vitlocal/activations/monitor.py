@@ -21,7 +21,7 @@ from vitlocal.activations.figures import outlier_figure
 from vitlocal.activations.outliers import DEVIATIONS, HEAD_STATISTICS, SMALL_VALUE, OutputStatistics
 from vitlocal.errors import InputError
 from vitlocal.observing.batches import Where
-from vitlocal.observing.hooks import find_network
+from vitlocal.observing.hooks import Place, find_network
 from vitlocal.observing.monitor import NetworkMonitor, Rows
 
 if TYPE_CHECKING:
@@ -94,25 +94,32 @@ class OutlierMonitor(NetworkMonitor):
     ) -> OutlierCollector:
         return OutlierCollector(pl_module, pl_module.device, self.deviations, self.small_value, chosen)
 
-    def _tables(self, layers: list[LayerOutliers], step: int) -> dict[str, tuple[Sequence[str], Rows]]:
-        tables: dict[str, tuple[Sequence[str], Rows]] = {"outliers": (COLUMNS, rows(layers, step))}
+    def _tables(
+        self, layers: list[LayerOutliers], collector: OutlierCollector, step: int
+    ) -> dict[str, tuple[Sequence[str], Rows]]:
+        places = collector.places
+        tables: dict[str, tuple[Sequence[str], Rows]] = {"outliers": (COLUMNS, rows(layers, places, step))}
         if any(layer.heads for layer in layers):
-            tables["do_nothing"] = (HEAD_COLUMNS, head_rows(layers, step))
+            tables["do_nothing"] = (HEAD_COLUMNS, head_rows(layers, places, step))
         return tables
 
     def _scalars(self, layers: list[LayerOutliers], collector: OutlierCollector) -> dict[str, float]:
-        return scalars(layers)
+        return scalars(layers, collector.places)
 
     def _figures(
         self, layers: list[LayerOutliers], collector: OutlierCollector, epoch: int | None
     ) -> Iterator[tuple[str, Figure]]:
         for name in OUTPUTS:
-            counts = [(layer.outputs[name].by_dimension, layer.outputs[name].by_position) for layer in layers]
-            figure = outlier_figure(counts, collector.geometry)
-            yield f"outliers/{name}", figure
+            found = {
+                place.layer: (layer.outputs[name].by_dimension, layer.outputs[name].by_position)
+                for layer, place in zip(layers, collector.places, strict=True)
+                if name in layer.outputs
+            }
+            if found:
+                yield f"outliers/{name}", outlier_figure(found, collector.geometry)
 
 
-def scalars(layers: Sequence[LayerOutliers]) -> dict[str, float]:
+def scalars(layers: Sequence[LayerOutliers], places: Sequence[Place]) -> dict[str, float]:
     """Everything that is logged, by name.
 
     The headlines are of the blocks' outputs: the largest layer's infinity norm, the mean over layers of
@@ -127,38 +134,43 @@ def scalars(layers: Sequence[LayerOutliers]) -> dict[str, float]:
     }
     if shares := [share for layer in layers for share in layer.heads.get("do_nothing", ())]:
         values["outliers/do_nothing_mean"] = _mean(shares)
-    for index, layer in enumerate(layers):
-        for name in OUTPUTS:
-            for kind, value in _numbers(layer.outputs[name]).items():
+    for layer, (index, numbers, _) in zip(layers, places, strict=True):
+        for name, output in layer.outputs.items():
+            for kind, value in _numbers(output).items():
                 values[f"outliers/{kind}/layer_{index}/{name}"] = value
         for kind, heads in layer.heads.items():
             values[f"outliers/{kind}/layer_{index}/mean"] = _mean(heads)
             values |= {
-                f"outliers/{kind}/layer_{index}/head_{head}": value for head, value in enumerate(heads)
+                f"outliers/{kind}/layer_{index}/head_{head}": value
+                for head, value in zip(numbers, heads, strict=True)
             }
     return values
 
 
-def rows(layers: Sequence[LayerOutliers], step: int) -> list[dict[str, object]]:
-    """Rows of ``outliers.csv`` without the epoch: one a layer, from 0; outliers are those an image."""
+def rows(layers: Sequence[LayerOutliers], places: Sequence[Place], step: int) -> list[dict[str, object]]:
+    """Rows of ``outliers.csv`` without the epoch: one a layer, by its number; outliers are those an image.
+
+    A branch that a layer does not have is left out of its row.
+    """
     return [
-        {"step": step, "layer": index}
+        {"step": step, "layer": place.layer}
         | {
             f"{name}_{kind}": f"{value:.6g}"
-            for name in OUTPUTS
-            for kind, value in _numbers(layer.outputs[name]).items()
+            for name, output in layer.outputs.items()
+            for kind, value in _numbers(output).items()
         }
-        for index, layer in enumerate(layers)
+        for layer, place in zip(layers, places, strict=True)
     ]
 
 
-def head_rows(layers: Sequence[LayerOutliers], step: int) -> list[dict[str, object]]:
+def head_rows(layers: Sequence[LayerOutliers], places: Sequence[Place], step: int) -> list[dict[str, object]]:
     """Rows of ``do_nothing.csv`` without the epoch: one a layer and head whose values are known."""
     return [
-        {"step": step, "layer": index, "head": head}
+        {"step": step, "layer": place.layer, "head": head}
         | {kind: f"{value:.6g}" for kind, value in zip(HEAD_STATISTICS, values, strict=True)}
-        for index, layer in enumerate(layers)
-        for head, values in enumerate(zip(*layer.heads.values(), strict=True))
+        for layer, place in zip(layers, places, strict=True)
+        if layer.heads
+        for head, values in zip(place.heads, zip(*layer.heads.values(), strict=True), strict=True)
     ]
 
 

@@ -38,6 +38,11 @@ COMMANDS = {
     "quantize": Command(
         "measure what int8 costs a trained network, and make it int8", "vitlocal.compress.quantize:quantize"
     ),
+    "prune": Command(
+        "take out heads and MLP features until a network is as fast as is wanted",
+        "vitlocal.compress.prune.command:prune",
+        positional=("run",),
+    ),
     "export": Command("write a trained network as ONNX or safetensors", "vitlocal.compress.export:export"),
     "inspect": Command(
         "measure and draw what the heads of any trained Vision Transformer do",

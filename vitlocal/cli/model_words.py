@@ -4,35 +4,34 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from vitlocal import earlier
-from vitlocal.errors import InputError
+from vitlocal import config_files, earlier
 from vitlocal.models.factory import expanded
 
 KINDS = {
-    "attention": "Softmax, ClippedSoftmax, Gated",
-    "network": "VisionTransformer, timm:NAME, torchvision:NAME, transformers:NAME",
+    "attention": "Softmax, ClippedSoftmax, Gated, Subtree",
+    "network": "VisionTransformer, STAGNN, GCN, GAT, timm:NAME, torchvision:NAME, transformers:NAME",
 }
 """Of settings that are made later, the classes that come with vitlocal."""
 
 
 def todays(words: Sequence[str]) -> list[str]:
-    """The words with short names of networks as class paths.
+    """The words with earlier names of settings as today's, and short names of networks as class paths.
 
-    Raises:
-        InputError: one has a key of an earlier release; the sentence has today's.
-
-    >>> todays(["fit", "--model.network=VisionTransformer"])
-    ['fit', '--model.network=vitlocal.models.VisionTransformer']
+    >>> todays(["fit", "--model.width=96", "--model.pool", "mean"])
+    ['fit', '--model.network.embed_dim=96', '--model.network.global_pool=avg']
     >>> todays(["--model.network=timm:test_vit"])
     ['--model.network=vitlocal.models.Timm', '--model.network.init_args.name=test_vit']
     """
     found: list[str] = []
-    for word in words:
-        key, _, value = word.removeprefix("--").partition("=")
-        if word.startswith("--") and (now := earlier.flag(key)):
-            given = earlier.value(key.partition(".")[2], value)
-            raise InputError(f"{key} is called {now} now: give --{now}={given or 'VALUE'}")
-        if key == "model.network" and value:
+    rest = iter(words)
+    for word in rest:
+        key, given, value = word.removeprefix("--").partition("=")
+        now = earlier.flag(key) if word.startswith("--") else None
+        if (now or key == "model.network") and not given:
+            value = next(rest, "")
+        if now:
+            found.append(f"--{now}={earlier.value(key.partition('.')[2], value)}")
+        elif key == "model.network" and value:
             settings = expanded(value)
             found.append(f"--{key}={settings['class_path']}")
             arguments = settings.get("init_args", {})
@@ -62,6 +61,25 @@ def typed_of_model(words: Sequence[str]) -> set[str]:
             name = found[1].replace("init_args.", "")
             typed |= {name, f"{name}.class_path"} if name.rpartition(".")[2] in KINDS else {name}
     return typed
+
+
+def names_model(words: Sequence[str], name: str) -> bool:
+    """Whether a word, or a configuration that it names, makes a class of this name the model.
+
+    Raises:
+        InputError: a configuration can't be read.
+    """
+    given: object = None
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        key, equals, value = word.partition("=")
+        value = value if equals else following
+        if key in ("--model", "--model.class_path"):
+            given = value
+        elif key in ("-c", "--config"):
+            match config_files.read(config_files.find(value)).get("model"):
+                case {"class_path": path} | str(path):
+                    given = path
+    return isinstance(given, str) and given.rpartition(".")[2] == name
 
 
 def no_class(message: str) -> str | None:

@@ -5,17 +5,14 @@ import json
 import logging
 import os
 import warnings
-from enum import Enum
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jsonargparse import Namespace
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar, TQDMProgressBar
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
@@ -23,27 +20,32 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 from vitlocal import __version__, hardware
 from vitlocal.activations import OutlierMonitor
 from vitlocal.cli import callbacks
+from vitlocal.cli.data_words import class_of, named_task, path_of, put_problems, refuse_mixed
 from vitlocal.cli.model_words import todays, typed_of_model
 from vitlocal.cli.parsing import ConfigFile, Sentences
+from vitlocal.cli.save_config import SaveConfig, plain
 from vitlocal.config_files import flat
-from vitlocal.data import Digits, ImageDataModule, UnlabelledImages
+from vitlocal.data import DataModule, Digits, UnlabelledImages
 from vitlocal.errors import InputError
 from vitlocal.files import remove_leftovers
 from vitlocal.heads import LocalityMonitor
 from vitlocal.protocol import Protocol
-from vitlocal.runs import InitialWeights, ProcessStates, ResumedSchedule, RunCheckpoint, folders
+from vitlocal.runs import Distillation, InitialWeights, ProcessStates, ResumedSchedule, RunCheckpoint, folders
 from vitlocal.runs.checkpoints import CheckpointFiles, newest, read
 from vitlocal.runs.trainer import RunTrainer
-from vitlocal.tasks import Classification, EpochMetrics, FiniteLoss, PredictionWriter
-from vitlocal.tasks.classification import DATA_FACTS
+from vitlocal.tasks import (
+    AnswerWriter,
+    Classification,
+    EpochMetrics,
+    FiniteLoss,
+    PredictionWriter,
+    SequenceModeling,
+)
 
 DIGITS_NOTE = "vitlocal: on the embedded digits; --config cifar100.yaml gives the paper's CIFAR-100"
 
 # To show the loss, each redrawing of the progress bar has to wait for the device.
 STEPS_BETWEEN_REDRAWINGS = 10
-
-# Lightning's Timer has one among its defaults, and config.yaml has to hold it.
-yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, value: dumper.represent_str(value.value))
 
 # What Lightning says of itself at each start: a call that PyTorch 2.14 deprecates, and another product.
 warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated")
@@ -52,70 +54,18 @@ logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
 )
 
 
-def _plain(value: Any) -> Any:
-    """YAML and checkpoints give lists where the data module has tuples."""
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _path(kind: type) -> str:
-    return f"{kind.__module__}.{kind.__qualname__}"
-
-
-def _class(given: Namespace) -> Any:
-    """What a class path names; parsing has made sure that it can be imported."""
-    module, _, name = given.class_path.rpartition(".")
-    return getattr(import_module(module), name)
-
-
 class Parser(Sentences, LightningArgumentParser):
     """LightningCLI's own, in sentences."""
 
 
 def _refuse_null(key: str, given: Namespace) -> None:
     """Refuse null where the class has another default, in what a class path is given, and below."""
-    defaults = inspect.signature(_class(given)).parameters
+    defaults = inspect.signature(class_of(given)).parameters
     for argument, value in given.get("init_args", Namespace()).items(branches=True, nested=False):
         if value is None and argument in defaults and defaults[argument].default is not None:
             raise InputError(f"{key}.{argument} is null: give a value, or leave it out")
         if isinstance(value, Namespace) and "class_path" in value:
             _refuse_null(f"{key}.{argument}", value)
-
-
-class SaveConfig(SaveConfigCallback):
-    """Writes ``config.yaml`` once all is ready to run, so that what is refused before leaves no folder."""
-
-    _saved = False  # in every process, unlike Lightning's own: saving is collective
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Not yet: the network is built, and a checkpoint put back, after this."""
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write it."""
-        self._save(trainer, pl_module)
-
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write it, before the sanity check of ``fit`` too."""
-        self._save(trainer, pl_module)
-
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write it."""
-        self._save(trainer, pl_module)
-
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write it."""
-        self._save(trainer, pl_module)
-
-    def _save(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not self._saved:
-            self._saved = True
-            # A checkpoint brings its data set's facts: a resumed run keeps the settings it began with.
-            model, datamodule = self.config["model"].init_args, getattr(trainer, "datamodule", None)
-            for fact in DATA_FACTS:
-                if fact in model and _plain(model[fact]) == getattr(datamodule, fact, None):
-                    model[fact] = None
-            if trainer.num_devices > 1:  # also where that many were found
-                self.config["trainer"]["devices"] = trainer.num_devices
-            super().setup(trainer, pl_module, str(trainer.state.fn))
 
 
 class TrainingCLI(LightningCLI):
@@ -132,7 +82,7 @@ class TrainingCLI(LightningCLI):
     """The folder of the run that resumes, in every process."""
 
     def __init__(self, words: list[str]) -> None:
-        self._words = words
+        self._words = todays(words)
         try:
             super().__init__(
                 save_config_callback=SaveConfig,
@@ -141,7 +91,7 @@ class TrainingCLI(LightningCLI):
                 trainer_defaults={"max_epochs": 100, "log_every_n_steps": 10},
                 seed_everything_default=0,
                 auto_configure_optimizers=False,
-                args=words,
+                args=self._words,
             )
         except BaseException:
             # config.yaml is written when all is ready: what was refused before leaves no folder.
@@ -177,8 +127,10 @@ class TrainingCLI(LightningCLI):
         parser.add_lightning_class_args(Trainer, "trainer")
         parser.set_defaults({f"trainer.{name}": value for name, value in self.trainer_defaults.items()})
         parser.add_lightning_class_args(LightningModule, "model", subclass_mode=True)
-        parser.set_defaults({"model": {"class_path": _path(Classification)}})
-        parser.add_lightning_class_args(ImageDataModule, "data", subclass_mode=True, required=False)
+        # Not always the same: what the default class is given would be given to another one, too.
+        task = named_task(self._words) or Classification
+        parser.set_defaults({"model": {"class_path": path_of(task)}})
+        parser.add_lightning_class_args(DataModule, "data", subclass_mode=True, required=False)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """The protocol, and the callbacks that can be set or switched off by name."""
@@ -191,18 +143,22 @@ class TrainingCLI(LightningCLI):
         if "predict" in self.subcommands():
             about = "Folder of images to predict, with the checkpoint alone; the training data are not read."
             parser.add_argument("--images", type=str | None, default=None, help=about)
+            about = "Text file of problems to answer, one a line, with the checkpoint of a decoder."
+            parser.add_argument("--problems", type=str | None, default=None, help=about)
         if "fit" in self.subcommands():
             about = "Begin with the weights of this checkpoint, or of the last one in this run's folder."
             parser.add_argument("--init_from", type=str | None, default=None, help=about)
             about = "With init_from: take over the state of its optimiser too."
             parser.add_argument("--init_optimizer", type=bool, default=False, help=about)
+            about = "Distillation, with its teacher, has the run learn from another network too."
+            parser.add_argument("--distillation", type=Distillation | None, default=None, help=about)
 
     @staticmethod
     def _add_optional_callback(
         parser: LightningArgumentParser, kind: type, key: str, default: type | None = None
     ) -> None:
         default = default or kind
-        path = {"class_path": _path(default)}
+        path = {"class_path": path_of(default)}
         parser.add_argument(f"--{key}", type=kind | None, default=path, help="null switches it off")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -215,10 +171,13 @@ class TrainingCLI(LightningCLI):
             self.config = self._parse(typed)
             return
         place = typed.index(command) + 1
+        no_images = named_task(self._words) is not None
         digits = ["--config", "digits.yaml"]
         parsed = [*silent[:place], *digits, *silent[place:]]
-        given = self._parse(parsed)
-        if issubclass(_class(given[command].data), Digits):
+        given = self._parse(silent if no_images else parsed)
+        if no_images:
+            parsed = silent
+        elif issubclass(class_of(given[command].data), Digits):
             if given[command].get("images") is None:
                 rank_zero_info(DIGITS_NOTE)
             else:  # images of any size: the precision is the machine's, not that of the digits
@@ -228,16 +187,21 @@ class TrainingCLI(LightningCLI):
         else:
             parsed = silent
             given = self._parse(parsed)
+        refuse_mixed(given[command])
         if given[command].protocol.photometric == "auto":
-            photometric = _class(given[command].data).photometric
+            photometric = class_of(given[command].data).photometric
             typed.append(f"--protocol.photometric={json.dumps(photometric)}")
         trainer = given[command].trainer
         if trainer.precision is None and trainer.plugins is None:  # a plugin may have a precision of its own
-            typed.append(f"--trainer.precision={hardware.precision(str(trainer.accelerator))}")
+            trainer.precision = hardware.precision(str(trainer.accelerator))
+            if typed != parsed:
+                typed.append(f"--trainer.precision={trainer.precision}")
         self.config = given if typed == parsed else self._parse(typed)
         self._find_checkpoint(command)
         if self.config[command].get("images") is not None:
             self._predict_folder(self.config[command])
+        if self.config[command].get("problems") is not None:
+            put_problems(self.config[command])
 
     def _parse_ckpt_path(self) -> None:
         """Take the model's settings of a checkpoint, as Lightning does; those of earlier releases too."""
@@ -260,7 +224,7 @@ class TrainingCLI(LightningCLI):
         if not facts.get("image_size") or not facts.get("in_channels"):
             raise InputError(f"{config.ckpt_path} doesn't say which images it takes: give one of vitlocal")
         config.data = Namespace(
-            class_path=_path(UnlabelledImages),
+            class_path=path_of(UnlabelledImages),
             init_args=Namespace(
                 path=config.images,
                 image_size=tuple(facts["image_size"]),
@@ -272,7 +236,7 @@ class TrainingCLI(LightningCLI):
 
     def _parse(self, args: list[str]) -> Any:
         """Parse, and refuse what jsonargparse takes and Lightning fails on."""
-        parsed = self.parser.parse_args(todays(args))
+        parsed = self.parser.parse_args(args)
         given = parsed.get(parsed.get("subcommand") or "", {})
         for group in ("trainer", "model", "protocol"):
             if group in given and not isinstance(given[group], Namespace):
@@ -310,7 +274,7 @@ class TrainingCLI(LightningCLI):
         facts = dict(flat(read(config.ckpt_path)["hyper_parameters"]))
         model = dict(flat(config.model.as_dict()))
         for name in sorted(facts.keys() & model.keys() & typed_of_model(self._words)):
-            given, own = _plain(model[name]), _plain(facts[name])
+            given, own = plain(model[name]), plain(facts[name])
             if given != own:
                 raise InputError(
                     f"model.{name} is {given} but the checkpoint {config.ckpt_path} has {own}: "
@@ -383,11 +347,12 @@ class TrainingCLI(LightningCLI):
         self.trainer_defaults["callbacks"] = [
             # Before what observes the untrained network.
             *([InitialWeights(init_from, config.init_optimizer)] if init_from else []),
+            *([config.distillation] if config.get("distillation") is not None else []),
             *config.protocol.callbacks(),
             *(one for one in (config.locality, config.outliers, config.checkpoint) if one is not None),
             FiniteLoss(),
             EpochMetrics(),
-            PredictionWriter(),
+            AnswerWriter() if isinstance(config.model, SequenceModeling) else PredictionWriter(),
             ProcessStates(),
             ResumedSchedule(),
             *self._progress_bar(config.trainer),
@@ -397,6 +362,11 @@ class TrainingCLI(LightningCLI):
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             kwargs["plugins"] = [*plugins, CheckpointFiles()]
         self._check_processes(config.trainer)
+        if self.subcommand == "fit" and config.trainer.limit_train_batches == 0:
+            raise InputError(
+                "trainer.limit_train_batches is 0, so nothing would be trained: give more, or use validate "
+                "in the place of fit"
+            )
         try:
             trainer = super().instantiate_trainer(**kwargs)
         except (ImportError, MisconfigurationException, RuntimeError, TypeError, ValueError) as error:

@@ -108,12 +108,13 @@ def quantize(
         logits, timed = trial.int8(output, seeds[0], repeats, onnx_metadata(run))
         found.append(outcome("int8", logits, labels, fp32, seed=seeds[0], w8a8=simulated[0]))
         report.write_table(output / "latency.csv", timed)
-    report.write_table(output / "quantize.csv", found)
+    words = report.SEVERAL_LABELS if of_run.multilabel else report.ONE_LABEL
+    report.write_table(output / "quantize.csv", found, words)
     how = (
         f"{len(labels)} validation images of {trial.data.name}; ranges from {calibration_batches} batches of "
         f"{batch_size} training images."
     )
-    text = report.markdown(subject.name, how, found, timed)
+    text = report.markdown(subject.name, how, found, timed, words)
     with atomic_path(output / "quantize.md") as path:
         path.write_text(text, encoding="utf-8")
     print(text)

@@ -54,6 +54,7 @@ def data_of(subject: Subject, run: Run, given: ImageDataModule | str | None) -> 
         "image_size": (subject.image_size, data.image_size),
         "in_channels": (len(subject.mean), data.in_channels),
         "num_classes": (run.hyperparameters["num_classes"], data.num_classes),
+        "multilabel": (bool(run.hyperparameters.get("multilabel")), data.multilabel),
     }
     for fact, (own, its) in facts.items():
         if own != its:
@@ -71,7 +72,7 @@ def onnx_metadata(run: Run) -> dict[str, str]:
         InputError: the checkpoint can't be read.
     """
     facts = run.hyperparameters
-    known = (name for name in ("class_names", "resize") if facts.get(name) is not None)
+    known = (name for name in ("class_names", "resize", "multilabel") if facts.get(name) is not None)
     return {name: json.dumps(facts[name]) for name in known}
 
 
@@ -87,8 +88,14 @@ def training_batches(data: ImageDataModule, count: int, size: int, seed: int) ->
             f"the data set {data.name} has {len(images)} training images, fewer than {count} batches of "
             f"{size}: give a smaller calibration_batches or batch_size"
         )
+    return [batch["image"] for batch in chosen_training_batches(data, size, seed, count * size)]
+
+
+def chosen_training_batches(data: ImageDataModule, size: int, seed: int, most: int) -> list[Batch]:
+    """Un-augmented training images, chosen by ``seed``, none twice, with their labels: at most ``most``."""
+    images = _images(data, "train")
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
-    return [images.__getitems__(part.tolist())["image"] for part in order[: count * size].split(size)]
+    return [images.__getitems__(part.tolist()) for part in order[:most].split(size)]
 
 
 def validation_batches(data: ImageDataModule, size: int, most: int | None = None) -> Iterator[Batch]:

@@ -1,35 +1,34 @@
-"""What all data sets have in common."""
+"""What all data sets of images have in common."""
 
-from abc import ABC, abstractmethod
-from typing import Any, ClassVar, TypeVar
+from abc import abstractmethod
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 from torch.nn.functional import one_hot
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from vitlocal.data.dataset import Batch, BatchDataset, Images, Splits, identity
+from vitlocal.data.batched import BatchedDataModule
+from vitlocal.data.dataset import Batch, BatchDataset, Images, Splits, check_both
 from vitlocal.data.decode import Resize
-from vitlocal.data.samplers import EpochSampler, EvaluationSampler, TrainingLoader
-from vitlocal.data.split import stratified_split
+from vitlocal.data.samplers import EpochSampler
+from vitlocal.data.split import multilabel_split, stratified_split
 from vitlocal.data.statistics import Statistics, cached_statistics, channel_statistics
 from vitlocal.errors import InputError
-
-Loader = TypeVar("Loader", bound=DataLoader)
 
 __all__ = ["BatchDataset", "EpochSampler", "ImageDataModule", "Images", "Splits"]
 
 
-class ImageDataModule(LightningDataModule, ABC):
+class ImageDataModule(BatchedDataModule):
     """Images of one data set in batches.
 
     A batch is a dict: ``image`` uint8 (B, C, H, W), ``label`` int64 (B,), -1 where unknown, ``index``
     int64 (B,), the image's position in its split of the data set, and in training ``target`` float32
-    (B, K), the label one-hot.
+    (B, K), the label one-hot. Where :attr:`multilabel`, ``label`` is (B, K), 0 or 1 of each class, and
+    ``target`` the same.
 
     With ``val_fraction`` above 0 a part of the training images validates; else the data set's own
     validation images, and where it has none, its test images. Prediction takes the images without
@@ -39,18 +38,17 @@ class ImageDataModule(LightningDataModule, ABC):
 
     Args:
         batch_size: Images a batch, on each device.
-        val_fraction: Share of the training images held out for validation, the same of every class; 0: none.
+        val_fraction: Share of the training images held out for validation, the same of every class, or
+            nearly so where images have several labels; 0: none.
         split_seed: Which images are held out, 0 to 4294967295.
         num_workers: Processes that gather batches beside the training one; 0 is fast enough as a rule.
         balanced: Train on every class equally often, however many images it has: an epoch draws images of
-            rare classes again, and leaves out some of frequent ones, others every time.
+            rare classes again, and leaves out some of frequent ones, others every time. Not with several
+            labels an image.
 
     Raises:
         InputError: an argument is out of its range.
     """
-
-    name: str
-    """Short, for the run's folder."""
 
     photometric: ClassVar[dict[str, Any]]
     """The Modern protocol's photometric step on this data set, as a class path and its arguments."""
@@ -60,6 +58,9 @@ class ImageDataModule(LightningDataModule, ABC):
 
     resize: Resize = "crop"
     """How an image of another shape comes to :attr:`image_size`."""
+
+    multilabel: bool
+    """Whether an image may have several labels or none, each of the K classes being on it or not."""
 
     class_names: tuple[str, ...]
     num_classes: int
@@ -76,27 +77,16 @@ class ImageDataModule(LightningDataModule, ABC):
         num_workers: int = 0,
         balanced: bool = False,
     ) -> None:
-        super().__init__()
-        if batch_size < 1:
-            raise InputError(f"batch_size={batch_size}: give at least 1")
+        super().__init__(batch_size, num_workers)
         if not 0 <= val_fraction < 1:
             raise InputError(f"val_fraction={val_fraction}: give a share from 0 to below 1")
         if not 0 <= split_seed < 2**32:
             raise InputError(f"split_seed={split_seed}: give a whole number from 0 to {2**32 - 1}")
-        if num_workers < 0:
-            raise InputError(f"num_workers={num_workers}: give 0 or more")
         self.save_hyperparameters()
-        self.batch_size = batch_size
         self.val_fraction = val_fraction
         self.split_seed = split_seed
-        self.num_workers = num_workers
         self.balanced = balanced
         self._datasets: dict[str, BatchDataset] = {}
-        self._training: TrainingLoader | None = None
-        self._position: dict[str, int] | None = None
-
-    def fetch(self) -> None:
-        """Download what :meth:`load` reads; called in one process only."""
 
     @abstractmethod
     def load(self) -> Splits:
@@ -108,11 +98,6 @@ class ImageDataModule(LightningDataModule, ABC):
         Raises:
             InputError: the data are missing or wrong.
         """
-
-    def prepare_data(self) -> None:
-        """Download, decode and cache, so that :meth:`setup` in every process only reads."""
-        self.fetch()
-        self.setup()
 
     def setup(self, stage: str | None = None) -> None:
         """Read the data set, once for all stages.
@@ -126,6 +111,7 @@ class ImageDataModule(LightningDataModule, ABC):
         datasets = self._divide(splits)
         self._say_what_stands_in(splits)
         images = splits.train.images
+        self.multilabel = splits.multilabel
         self.class_names = splits.class_names
         self.num_classes = len(splits.class_names)
         self.in_channels = images.shape[1]
@@ -145,9 +131,17 @@ class ImageDataModule(LightningDataModule, ABC):
         predict = splits.predict or test
         named = {"val": val, "test": test, "predict": predict}
         datasets = {"train": train} | {k: BatchDataset(v) for k, v in named.items() if v is not None}
+        if splits.multilabel and self.balanced:
+            raise InputError(
+                f"data.balanced draws every class equally often, but the images of {splits.source} have "
+                "several labels each: leave it out, or give model.class_weights=balanced instead"
+            )
         if self.val_fraction > 0:
-            kept, held_out = stratified_split(
-                splits.train.labels, self.val_fraction, self.split_seed, splits.class_names
+            chosen = (splits.train.labels, self.val_fraction, self.split_seed)
+            kept, held_out = (
+                multilabel_split(*chosen)
+                if splits.multilabel
+                else stratified_split(*chosen, splits.class_names)
             )
             datasets["train"] = BatchDataset(splits.train, kept)
             datasets["val"] = BatchDataset(splits.train, held_out)
@@ -156,6 +150,11 @@ class ImageDataModule(LightningDataModule, ABC):
                 f"{splits.source} has no validation or test images: "
                 "add some, or hold out training images by val_fraction"
             )
+        if splits.multilabel:
+            how = f" under val_fraction={self.val_fraction}" if self.val_fraction else ""
+            for split in ("train", "val"):
+                where = f"the {split} split of {splits.source}{how}"
+                check_both(datasets[split].labels, splits.class_names, where)
         return datasets
 
     def _say_what_stands_in(self, splits: Splits) -> None:
@@ -173,83 +172,28 @@ class ImageDataModule(LightningDataModule, ABC):
 
     @property
     def train_labels(self) -> np.ndarray:
-        """Of the images trained on, without those held out: int64 (N,)."""
-        dataset = self._datasets["train"]
-        return dataset.images.labels[dataset.positions]
+        """Of the images trained on, without those held out: int64 (N,) or (N, K)."""
+        return self._datasets["train"].labels
 
-    def train_dataloader(self) -> DataLoader[Batch]:
-        """Shuffled; a last, smaller batch is left out unless it is the only one."""
-        dataset = self._datasets["train"]
-        # Without seed_everything every process has a seed of its own: that of the first counts.
-        seed = None if self.trainer is None else self.trainer.strategy.broadcast(torch.initial_seed())
-        labels = self.train_labels if self.balanced else None
-        sampler = EpochSampler(dataset, *self._place(), seed, labels)
-        drop_last = len(sampler) >= self.batch_size
-        loader = self._loader(TrainingLoader, dataset, sampler=sampler, drop_last=drop_last)
-        if self._position is not None:
-            loader.load_state_dict(self._position)
-            self._position = None
-        self._training = loader
-        return loader
-
-    def val_dataloader(self) -> DataLoader[Batch]:
-        """In order."""
-        return self._evaluation_loader("val")
+    def _labels_to_balance(self) -> np.ndarray | None:
+        return self.train_labels if self.balanced else None
 
     def test_dataloader(self) -> DataLoader[Batch]:
         """In order.
 
         Raises:
-            InputError: the data set has no test images.
+            InputError: the data set has no test images, or has some of several labels each, one of which is
+                on none or all of them.
         """
-        return self._evaluation_loader("test")
-
-    def predict_dataloader(self) -> DataLoader[Batch]:
-        """In order.
-
-        Raises:
-            InputError: the data set has neither unlabelled nor test images.
-        """
-        return self._evaluation_loader("predict")
-
-    def _evaluation_loader(self, split: str) -> DataLoader[Batch]:
-        if split not in self._datasets:
-            raise InputError(f"the data set '{self.name}' has no images to {split}: add a test split to it")
-        dataset = self._datasets[split]
-        return self._loader(DataLoader, dataset, sampler=EvaluationSampler(dataset, *self._place()))
-
-    def _place(self) -> tuple[int, int]:
-        """The number of processes, and which of them this is."""
-        return (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
-
-    def _loader(self, kind: type[Loader], dataset: Dataset[Batch], **options: Any) -> Loader:
-        return kind(
-            dataset,
-            batch_size=self.batch_size,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            collate_fn=identity,
-            pin_memory=torch.cuda.is_available(),
-            # Of its own: a loader draws a number for each pass, which would change what dropout draws.
-            generator=torch.Generator(),
-            **options,
-        )
-
-    def state_dict(self) -> dict[str, int]:
-        """Where in the training images a checkpoint is taken."""
-        return {} if self._training is None else self._training.state_dict()
-
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Let the training loader, once it is made, go on from there.
-
-        Lightning hands a loader its state only if the loader is made after the checkpoint is read
-        for the second time; a schedule that asks for the number of steps makes it before.
-        """
-        self._position = state_dict or None
+        if self.multilabel and "test" in self._datasets:
+            check_both(self._datasets["test"].labels, self.class_names, f"the test split of {self.name}")
+        return super().test_dataloader()
 
     def on_after_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> dict[str, Tensor]:
-        """Put the one-hot ``target`` into a training batch."""
+        """Put ``target`` into a training batch."""
         training = self.trainer is not None and self.trainer.training
         if training and isinstance(batch, dict):  # Lightning's summary counts operations on a bare tensor
-            batch["target"] = one_hot(batch["label"], self.num_classes).to(torch.float32)
+            label = batch["label"]
+            label = label if self.multilabel else one_hot(label, self.num_classes)
+            batch["target"] = label.to(torch.float32)
         return batch

@@ -1,8 +1,8 @@
-"""Image files decoded once to one array on disk."""
+"""What takes long to make, such as decoded image files, made once to one array on disk."""
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,11 +109,7 @@ def decoded_images(
             kind = np.dtype((np.uint8, shape[1:]))
             pixels = np.fromiter(decoded(), kind, count=shape[0])
             return _images(pixels, listing)
-    try:
-        pixels = np.load(path, mmap_mode="r", allow_pickle=False)
-    # Damage to its header raises many kinds of errors in NumPy.
-    except Exception as error:
-        raise InputError(f"{path} can't be read ({error}): delete it, and it is made anew") from error
+    pixels = _mapped(path)
     if pixels.dtype != np.uint8 or pixels.shape != shape:
         raise InputError(f"{path} is not the cache it should be: delete it, and it is made anew")
     return _images(pixels, listing)
@@ -149,3 +145,40 @@ def _write(path: Path, images: Iterator[np.ndarray], shape: tuple[int, ...]) -> 
         np.lib.format.write_array_header_1_0(file, header)
         for image in images:
             file.write(image.tobytes())
+
+
+def cached_array(path: Path, make: Callable[[], np.ndarray], work: str) -> np.ndarray:
+    """An array that is made at the first call and memory-mapped from then on.
+
+    Of several processes one makes it, and the others wait for it. Where it can't be written, it is kept in
+    memory.
+
+    Args:
+        path: where it is kept, called ``NAME-KEY.npy``; it replaces others of the same name.
+        make: makes it.
+        work: what other processes wait for, for their message.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    if not path.exists():
+        try:
+            with locked(path.parent / path.stem, work):
+                if not path.exists():
+                    _drop_unfinished(path)
+                    made = make()
+                    with atomic_path(path) as temporary:
+                        np.save(temporary, made)
+                    drop_older(path)
+        except OSError as error:
+            rank_zero_warn(f"{path} could not be written ({error}); every run makes it again")
+            return make()
+    return _mapped(path)
+
+
+def _mapped(path: Path) -> np.ndarray:
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    # Damage to its header raises many kinds of errors in NumPy.
+    except Exception as error:
+        raise InputError(f"{path} can't be read ({error}): delete it, and it is made anew") from error

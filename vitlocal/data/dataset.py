@@ -21,7 +21,8 @@ class Images:
 
     Attributes:
         images: uint8 (N, C, H, W); may be a memory map.
-        labels: int64 (N,), -1 where unknown.
+        labels: int64 (N,), class numbers; or (N, K), 0 or 1 of each class, where an image may show several
+            or none. -1 where unknown.
         names: N names for people, such as paths; None where images have no names.
     """
 
@@ -41,7 +42,7 @@ class Splits:
     Attributes:
         source: where the images come from, for messages.
         class_names: one name a class; its length is the number of classes.
-        train: training images, at least one a class.
+        train: training images, at least one a class. Its labels say of which kind those of all splits are.
         val: the data set's own validation images.
         test: the official, labelled test images.
         predict: images without labels.
@@ -66,6 +67,8 @@ class Splits:
             images = getattr(self, split)
             if images is not None:
                 self._check(images, split)
+        if self.multilabel:  # by what is left after val_fraction: check_both
+            return
         counts = np.bincount(self.train.labels, minlength=len(self.class_names))
         if not counts.all():
             empty = int(np.argmin(counts))
@@ -73,6 +76,11 @@ class Splits:
                 f"class {empty} ('{self.class_names[empty]}') has no training image in {self.source}: "
                 f"give images of every class, labelled from 0 to {len(self.class_names) - 1}"
             )
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether labels are (N, K), of each class 0 or 1."""
+        return self.train.labels.ndim == 2
 
     def _check(self, split: Images, name: str) -> None:
         images, labels = split.images, split.labels
@@ -87,21 +95,43 @@ class Splits:
                 f"{where} holds (C, H, W) = {images.shape[1:]} images but the train split "
                 f"{self.train.images.shape[1:]}: give all splits one shape"
             )
-        if labels.dtype != np.int64 or labels.shape != (len(images),):
+        one = (len(self.class_names),) if self.multilabel else ()
+        if labels.dtype != np.int64 or labels.shape != (len(images), *one):
+            wanted = f"{one[0]} integers, one a class, for each" if one else "one integer label an"
             raise InputError(
                 f"{where} holds {len(images)} images but {labels.dtype} labels of shape {labels.shape}: "
-                "give one integer label an image"
+                f"give {wanted} image"
             )
         if split.names is not None and len(split.names) != len(images):
             raise InputError(
                 f"{where} holds {len(images)} images but {len(split.names)} names: give one name an image"
             )
         lowest = -1 if name == "predict" else 0
-        highest = len(self.class_names) - 1
+        highest = 1 if self.multilabel else len(self.class_names) - 1
         if labels.min() < lowest or labels.max() > highest:
             raise InputError(
-                f"{where} has labels from {labels.min()} to {labels.max()}: "
-                f"with {len(self.class_names)} classes they must lie from {lowest} to {highest}"
+                f"{where} has labels from {labels.min()} to {labels.max()}: with {len(self.class_names)} "
+                f"{'labels an image each' if self.multilabel else 'classes they'} must lie from {lowest} to "
+                f"{highest}"
+            )
+
+
+def check_both(labels: np.ndarray, class_names: Sequence[str], where: str) -> None:
+    """Refuse labels of which one is on every image or on none: nothing can be learned or measured of it.
+
+    Args:
+        labels: 0 or 1, (N, K).
+        class_names: K names, for the message.
+        where: the images are, for the message.
+
+    Raises:
+        InputError: there is such a label.
+    """
+    for name, count in zip(class_names, labels.sum(axis=0).tolist(), strict=True):
+        if count in (0, len(labels)):
+            raise InputError(
+                f"{'every' if count else 'no'} image of {where} has the label '{name}', so nothing can be "
+                "learned or measured of it: give images with and without each label, or leave that one out"
             )
 
 
@@ -123,6 +153,11 @@ class BatchDataset(Dataset[Batch]):
         # A plain view: gathering from np.memmap itself returns np.memmap objects, at a price a batch.
         self._pixels = np.asarray(images.images)
 
+    @property
+    def labels(self) -> np.ndarray:
+        """Of the images, as in ``images``: int64 (N,) or (N, K)."""
+        return self.images.labels[self.positions]
+
     def __len__(self) -> int:
         """Number of images."""
         return len(self.positions)
@@ -138,9 +173,9 @@ class BatchDataset(Dataset[Batch]):
             indices: B positions in this data set; -1 for padding.
 
         Returns:
-            ``image`` uint8 (B, C, H, W), ``label`` int64 (B,) and ``index`` int64 (B,), the positions
-            in ``images``: the same for an image whether or not others are held out. Padding has
-            label and index -1.
+            ``image`` uint8 (B, C, H, W), ``label`` int64 (B,) or (B, K), as in ``images``, and ``index``
+            int64 (B,), the positions in ``images``: the same for an image whether or not others are held
+            out. Padding has label and index -1.
         """
         wanted = np.asarray(indices, dtype=np.int64)
         positions = self.positions[wanted]

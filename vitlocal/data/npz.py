@@ -21,9 +21,10 @@ class NPZ(ImageDataModule):
     """A ``.npz`` file in the layout of MedMNIST (medmnist.com), of any image size.
 
     ``train_images`` uint8 (N, H, W) or (N, H, W, C) with C = 1 or 3, ``train_labels`` integers (N,) or
-    (N, 1) from 0; the same with ``val_`` and ``test_``, both optional; ``class_names`` optional. It
-    takes sets with one label an image. Arrays that are stored uncompressed, as by ``numpy.savez``, are
-    mapped from the file; compressed ones are unpacked into memory.
+    (N, 1) from 0; the same with ``val_`` and ``test_``, both optional; ``class_names`` optional. Labels
+    (N, K) with K above 1 are 0 or 1 of each class, where an image may show several or none, as in
+    ChestMNIST. Arrays that are stored uncompressed, as by ``numpy.savez``, are mapped from the file;
+    compressed ones are unpacked into memory.
 
     Args:
         path: The file.
@@ -95,18 +96,18 @@ def _pixels(images: np.ndarray, name: str, path: Path) -> np.ndarray:
 
 
 def _labels(labels: np.ndarray, name: str, path: Path) -> np.ndarray:
-    if labels.ndim == 2 and labels.shape[1] > 1:
+    if labels.dtype.kind not in "iub" or labels.ndim not in (1, 2):
         raise InputError(
-            f"'{name}' in {path} has {labels.shape[1]} labels an image: give a set with one label an image"
+            f"'{name}' in {path} is {labels.dtype} of shape {labels.shape}: give integers (N,) or (N, 1), or "
+            "of K labels an image (N, K)"
         )
-    if labels.dtype.kind not in "iu" or labels.ndim not in (1, 2):
-        raise InputError(
-            f"'{name}' in {path} is {labels.dtype} of shape {labels.shape}: give integers (N,) or (N, 1)"
-        )
-    return labels.astype(np.int64).reshape(-1)
+    several = labels.ndim == 2 and labels.shape[1] > 1
+    return labels.astype(np.int64).reshape(labels.shape if several else -1)
 
 
 def _class_names(names: np.ndarray | None, images: Mapping[str, Images], path: Path) -> tuple[str, ...]:
+    if names is None and images["train"].labels.ndim == 2:
+        return tuple(str(label) for label in range(images["train"].labels.shape[1]))
     if names is None:
         highest = max(int(split.labels.max(initial=0)) for split in images.values())
         if highest >= len(images["train"]):

@@ -47,3 +47,42 @@ def stratified_split(
     for label, size in enumerate(sizes):
         held_out[random.permutation(np.flatnonzero(labels == label))[:size]] = True
     return np.flatnonzero(~held_out), np.flatnonzero(held_out)
+
+
+def multilabel_split(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Divide images that have several labels each so that every label is divided in nearly one proportion.
+
+    Iterative stratification (Sechidis et al. 2011, algorithm 1): the images of the label that fewest of
+    the images still to be dealt out have go, one by one in random order, to the side that lacks most of that
+    label, then most images.
+
+    Args:
+        labels: 0 or 1, (N, K).
+        fraction: share to hold out, above 0 and below 1.
+        seed: which images are held out, 0 to 2**32 - 1.
+
+    Returns:
+        Positions kept and positions held out, each int64 and ascending.
+    """
+    shares = np.array([1 - fraction, fraction])
+    lacking = shares[:, None] * labels.sum(axis=0)  # of each side and label
+    room = shares * len(labels)
+    side = np.full(len(labels), -1)
+    # RandomState: as in stratified_split.
+    order = np.random.RandomState(seed).permutation(len(labels))
+
+    def deal(image: int, wanted: np.ndarray) -> None:
+        chosen = int(wanted[1] > wanted[0] or (wanted[1] == wanted[0] and room[1] > room[0]))
+        side[image] = chosen
+        lacking[chosen] -= labels[image]
+        room[chosen] -= 1
+
+    left = labels.sum(axis=0)
+    while left.any():
+        label = int(np.where(left > 0, left, len(labels) + 1).argmin())
+        for image in order[(labels[order, label] == 1) & (side[order] < 0)]:
+            deal(image, lacking[:, label])
+        left = labels[side < 0].sum(axis=0)
+    for image in order[side[order] < 0]:  # without any label
+        deal(image, room)
+    return np.flatnonzero(side == 0), np.flatnonzero(side == 1)

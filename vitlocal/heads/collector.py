@@ -14,9 +14,10 @@ from vitlocal.heads.border import BorderMass, mixed_images, pasted_share
 from vitlocal.heads.figures import AttentionMaps, centre_patch
 from vitlocal.heads.functional import uniform_statistics
 from vitlocal.heads.metrics import HeadStatistics, PositionOnly
-from vitlocal.heads.summary import LayerStatistics
+from vitlocal.heads.summary import LayerStatistics, of_hops
+from vitlocal.models.attention import num_maps
 from vitlocal.observing.batches import chosen_images
-from vitlocal.observing.hooks import find_attention, find_network, observe, shows_qkv
+from vitlocal.observing.hooks import find_attention, find_network, observe, places, shows_qkv
 
 
 class HeadCollector:
@@ -33,6 +34,7 @@ class HeadCollector:
 
     Attributes:
         geometry: of the tokens.
+        places: what the layers and their heads are called.
         uniform: of every statistic in ``STATISTICS``, the value of uniform attention.
         maps: the maps kept so far.
 
@@ -57,7 +59,9 @@ class HeadCollector:
         self.geometry: Geometry = geometry or network.geometry
         self.uniform = uniform_statistics(self.geometry)
         attention = [module for _, module in find_attention(network)]
-        self._metrics = [HeadStatistics(module.num_heads, self.geometry) for module in attention]
+        self.places = places(network)
+        self._attention = attention
+        self._metrics = [HeadStatistics(num_maps(module), self.geometry) for module in attention]
         self._positions = [
             PositionOnly(module, self.geometry) if shows_qkv(module) else None for module in attention
         ]
@@ -69,7 +73,7 @@ class HeadCollector:
             )
         self._maps_wanted = maps if self._grid else 0
         self._borders = [
-            BorderMass(module.num_heads, self._grid) for module in attention if mixed and self._grid
+            BorderMass(num_maps(module), self._grid) for module in attention if mixed and self._grid
         ]
         self._mixed_left, self._seed = mixed, seed
         for metric in (*self._metrics, *filter(None, self._positions), *self._borders):
@@ -150,7 +154,9 @@ class HeadCollector:
                 found |= position.compute()
             if self._borders:
                 found |= self._borders[number].compute()
-            layers.append({name: values.tolist() for name, values in found.items()})
+            # torchmetrics makes a number of the one value of a single head.
+            statistics = {name: values.flatten().tolist() for name, values in found.items()}
+            layers.append(of_hops(self._attention[number]) | statistics)
         return layers
 
 

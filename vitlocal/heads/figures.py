@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch import Tensor
+
+from vitlocal.observing.hooks import Place
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,11 +51,14 @@ def centre_patch(grid_size: tuple[int, int]) -> tuple[int, int]:
     return grid_size[0] // 2, grid_size[1] // 2
 
 
-def depth_figure(layers: Sequence[Sequence[float]], label: str, uniform: float) -> Figure:
+def depth_figure(
+    layers: Sequence[Sequence[float]], places: Sequence[Place], label: str, uniform: float
+) -> Figure:
     """One dot a head against the depth of its layer, with the value of uniform attention.
 
     Args:
         layers: the values of each layer's heads.
+        places: what the layers and heads are called.
         label: what the values are, with their unit.
         uniform: the value of uniform attention.
     """
@@ -61,24 +67,28 @@ def depth_figure(layers: Sequence[Sequence[float]], label: str, uniform: float) 
     # Places are given: a layout engine would draw everything twice, at each epoch.
     figure = Figure(figsize=(6.4, 4))
     axes = figure.add_axes((0.12, 0.12, 0.86, 0.79))
-    depths = [depth for depth, values in enumerate(layers) for _ in values]
+    numbers = [place.layer for place in places]
+    depths = [depth for depth, values in zip(numbers, layers, strict=True) for _ in values]
     every = [value for values in layers for value in values]
     axes.plot(depths, every, "o", color=HEAD_COLOUR, alpha=0.6, markersize=5, label="a head")
     means = [sum(values) / len(values) for values in layers]
-    axes.plot(range(len(layers)), means, color=HEAD_COLOUR, linewidth=1, label="mean of the layer")
+    axes.plot(numbers, means, color=HEAD_COLOUR, linewidth=1, label="mean of the layer")
     axes.axhline(uniform, color=REFERENCE_COLOUR, linestyle="--", linewidth=1.2, label="uniform attention")
-    axes.set(xlabel="layer", ylabel=label, xticks=range(len(layers)))
+    axes.set(xlabel="layer", ylabel=label, xticks=range(numbers[-1] + 1))
     axes.set_ylim(0, 1.05 * max(uniform, *every) or 1)
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(frameon=False, loc="upper center", ncols=3, fontsize="small")
     return figure
 
 
-def training_figure(curves: Mapping[int, Sequence[Sequence[float]]], label: str, uniform: float) -> Figure:
+def training_figure(
+    curves: Mapping[int, Sequence[Sequence[float]]], places: Sequence[Place], label: str, uniform: float
+) -> Figure:
     """A curve a head over training, coloured by its layer; the heads that end lowest are named.
 
     Args:
         curves: for each epoch, the values of each layer's heads.
+        places: what the layers and heads are called.
         label: what the values are, with their unit.
         uniform: the value of uniform attention.
     """
@@ -99,7 +109,8 @@ def training_figure(curves: Mapping[int, Sequence[Sequence[float]]], label: str,
         for head, end in enumerate(heads):
             values = [curves[epoch][layer][head] for epoch in epochs]
             axes.plot(epochs, values, color=colours(layer), linewidth=0.9, alpha=0.85)
-            ends.append((end, f"layer {layer} head {head}", colours(layer)))
+            name = f"layer {places[layer].layer} {places[layer].names[head]}"
+            ends.append((end, re.sub("[_/]", " ", name), colours(layer)))
     axes.axhline(uniform, color=REFERENCE_COLOUR, linestyle="--", linewidth=1.2)
     axes.text(
         epochs[0], uniform, " uniform attention", color=REFERENCE_COLOUR, fontsize=8, va="bottom"
@@ -125,23 +136,31 @@ def training_figure(curves: Mapping[int, Sequence[Sequence[float]]], label: str,
     of_layers = ListedColormap([colours(layer) for layer in range(len(last))])
     edges = BoundaryNorm([layer - 0.5 for layer in range(len(last) + 1)], max(len(last), 1))
     bar = figure.colorbar(ScalarMappable(edges, of_layers), cax=beside, ticks=range(len(last)))
+    bar.set_ticklabels([str(place.layer) for place in places])
     bar.ax.tick_params(length=0)
     bar.set_label("layer")
     return figure
 
 
-def attention_figure(maps: AttentionMaps) -> Figure:
+def attention_figure(maps: AttentionMaps, places: Sequence[Place]) -> Figure:
     """An image, and beside it the centre patch's attention in every layer and head.
 
     Colours are on one logarithmic scale, the same for all heads, images and epochs: from a tenth of
     uniform attention to all attention on one patch. The centre patch is framed.
+
+    Args:
+        maps: of one image.
+        places: what its layers and heads are called: heads of one number, and their hops where there are
+            any, are below each other.
     """
     from matplotlib.colors import LogNorm
     from matplotlib.figure import Figure
 
     rows, columns = maps.layers[0].shape[1:]
-    heads = max(len(layer) for layer in maps.layers)
-    montage = _montage(maps.layers, heads)
+    columns_of_heads = sorted({tuple(row.values()) for place in places for row in place.rows})
+    heads = len(columns_of_heads)
+    of_layers = [[columns_of_heads.index(tuple(row.values())) for row in place.rows] for place in places]
+    montage = _montage(maps.layers, of_layers, heads)
     # In inches: the image, the maps and the colour bar beside each other, as high as the maps.
     high = max(2.0, 0.5 * len(maps.layers))
     wide = high * montage.shape[1] / montage.shape[0]
@@ -157,17 +176,17 @@ def attention_figure(maps: AttentionMaps) -> Figure:
     drawn = right.imshow(montage.clip(min=lowest), norm=LogNorm(lowest, 1), cmap=COLOUR_MAP)
     origins = [
         (layer * (rows + 1), head * (columns + 1))
-        for layer, weights in enumerate(maps.layers)
-        for head in range(len(weights))
+        for layer, numbers in enumerate(of_layers)
+        for head in numbers
     ]
     _frame(right, origins, (rows, columns), (1, 1))
     right.set(
-        xlabel="head",
+        xlabel="head, hop" if any(place.num_hops for place in places) else "head",
         ylabel="layer",
         xticks=[head * (columns + 1) + columns / 2 - 0.5 for head in range(heads)],
         yticks=[layer * (rows + 1) + rows / 2 - 0.5 for layer in range(len(maps.layers))],
-        xticklabels=range(heads),
-        yticklabels=range(len(maps.layers)),
+        xticklabels=[", ".join(map(str, column)) for column in columns_of_heads],
+        yticklabels=[place.layer for place in places],
     )
     right.tick_params(length=0)
     right.spines[:].set_visible(False)
@@ -178,12 +197,12 @@ def attention_figure(maps: AttentionMaps) -> Figure:
     return figure
 
 
-def _montage(layers: Sequence[Tensor], heads: int) -> np.ndarray:
-    """Maps side by side, a row a layer, with a line of NaN, which is drawn blank, between them."""
+def _montage(layers: Sequence[Tensor], places: Sequence[Sequence[int]], heads: int) -> np.ndarray:
+    """Maps in their columns, a row a layer, with a line of NaN, which is drawn blank, between them."""
     rows, columns = layers[0].shape[1:]
     montage = torch.full((len(layers), rows + 1, heads, columns + 1), torch.nan)
     for layer, weights in enumerate(layers):
-        montage[layer, :rows, : len(weights), :columns] = weights.transpose(0, 1)
+        montage[layer, :rows, places[layer], :columns] = weights.transpose(0, 1)
     return montage.reshape(len(layers) * (rows + 1), heads * (columns + 1))[:-1, :-1].numpy()
 
 

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from vitlocal.errors import InputError
-from vitlocal.geometry import Geometry
+from vitlocal.geometry import Geometry, Graph
 from vitlocal.internals import exact_products
 
 STATISTICS = (
@@ -141,14 +141,40 @@ def uniform_statistics(geometry: Geometry) -> dict[str, float]:
     2.0
     """
 
-    def rows(queries: Tensor) -> Tensor:
-        visible = geometry.visible(queries).double()
-        return (visible / visible.sum(1, keepdim=True).clamp(min=1))[None, None]
-
-    blocks = (_Rows(rows(queries), geometry, queries) for queries in geometry.queries())
+    blocks = (_Rows(uniform_rows(geometry, queries), geometry, queries) for queries in geometry.queries())
     # Without the last digits, which differ from one processor to another, equal geometries have equal values.
     values = (round(value, 12) for value in _means(blocks, STATISTICS).flatten().tolist())
     return dict(zip(STATISTICS, values, strict=True))
+
+
+def uniform_rows(geometry: Geometry, queries: Tensor) -> Tensor:
+    """The rows of a head that attends alike to all that a query sees: float64 (1, 1, Q, N)."""
+    visible = geometry.visible(queries).double()
+    return (visible / visible.sum(1, keepdim=True).clamp(min=1))[None, None]
+
+
+def query_sums(rows: Tensor, graph: Graph, queries: Tensor) -> tuple[Tensor, Tensor]:
+    """Of some queries' rows, the sum of each statistic, and of the weight at each distance that is seen.
+
+    Args:
+        rows: (B, H, Q, N).
+        graph: of the N nodes.
+        queries: which rows they are, (Q,).
+
+    Returns:
+        The sums, and over how many queries each is: both (S, B, H), with a statistic for each name in
+        ``STATISTICS``, then the weight at 0 to ``graph.num_hops`` edges, where that is given.
+    """
+    of = _Rows(rows.to(torch.promote_types(rows.dtype, torch.float32)), graph, queries)
+    found = [getattr(of, name)() for name in STATISTICS]
+    if graph.num_hops is not None:
+        visible, reach = graph.visible(queries), of.terms.products[:, 0]
+        for hops in range(graph.num_hops + 1):
+            at = ((reach == hops) & visible).to(of.attention.dtype)
+            mass = torch.einsum("bhqn,qn->qbh", of.attention, at)
+            found.append((_ratio(mass, of.weight), of.weight))
+    values, weights = (torch.stack(each) for each in zip(*found, strict=True))
+    return values.sum(1), weights.ne(0).sum(1)
 
 
 # Below, Q is the number of queries in a block, N that of tokens.

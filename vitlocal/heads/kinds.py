@@ -4,6 +4,7 @@ import math
 from typing import Literal
 
 HeadKind = Literal["class token", "own patch", "window", "broad"]
+"""What most of a head's weight is on; broad: nothing of these."""
 
 MOST = 0.5
 """The share of the weight above which a head is called by what it looks at."""

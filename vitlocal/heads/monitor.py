@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from torch import Tensor
 
 from vitlocal.errors import InputError
-from vitlocal.geometry import ClassToken, Geometry, Unit
+from vitlocal.geometry import ClassToken, Geometry, Graph, Unit
+from vitlocal.geometry import Sequence as TokenSequence
 from vitlocal.heads import summary, tensorboard
 from vitlocal.heads.collector import HeadCollector
 from vitlocal.heads.figures import LABELS, attention_figure, depth_figure, training_figure
+from vitlocal.heads.nodes import NodeCollector
+from vitlocal.heads.sequences import SequenceCollector
 from vitlocal.heads.summary import LayerStatistics
 from vitlocal.observing.batches import Where
 from vitlocal.observing.hooks import find_network
@@ -21,6 +24,8 @@ from vitlocal.observing.monitor import NetworkMonitor, Rows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+Collector: TypeAlias = HeadCollector | NodeCollector | SequenceCollector
 
 
 class LocalityMonitor(NetworkMonitor):
@@ -35,7 +40,8 @@ class LocalityMonitor(NetworkMonitor):
 
     Args:
         every_n_epochs: Observe after every n-th epoch of training.
-        max_images: Number of images to observe, the same ones every time; null for all.
+        max_images: Number of images, or of a graph's nodes, to observe, the same ones every time; null for
+            all.
         unit: Of distances. On a grid: share of the ``grid``'s largest distance, ``patches`` or ``pixels``;
             in a sequence: ``tokens``, or their ``share`` of the farthest one seen; in a graph: ``hops``. Null
             for the first of these.
@@ -100,45 +106,62 @@ class LocalityMonitor(NetworkMonitor):
 
     def _new_collector(
         self, pl_module: LightningModule, chosen: Sequence[Tensor] | None, drawing: bool
-    ) -> HeadCollector:
+    ) -> Collector:
         maps = self.maps if drawing else 0
         processes = pl_module.trainer.world_size
         mixed = -(-self.mixed_images // processes)
         geometry = self._geometry(pl_module)
+        if isinstance(geometry, Graph):
+            return NodeCollector(pl_module, pl_module.device, geometry, self.max_images, self.seed)
+        if isinstance(geometry, TokenSequence) and geometry.causal:
+            return SequenceCollector(pl_module, pl_module.device, geometry, chosen)
         return HeadCollector(pl_module, pl_module.device, geometry, chosen, maps, mixed, self.seed)
 
     def _geometry(self, pl_module: LightningModule) -> Geometry:
         network: Any = find_network(pl_module)
+        if self.mixed_images and isinstance(network.geometry, Graph | TokenSequence):
+            raise InputError(
+                f"locality.mixed_images is {self.mixed_images}, but nodes of a graph are no images, "
+                "nor are tokens: leave it out"
+            )
         return network.geometry.measured(self.unit, self.class_token)
 
     def _beside(
-        self, collector: HeadCollector, pl_module: LightningModule, images: Tensor, place: tuple[int, int]
+        self,
+        collector: Collector,
+        pl_module: LightningModule,
+        images: Tensor,
+        place: tuple[int, int],
     ) -> None:
         collector.mixed(images, pl_module, *place)
 
-    def _tables(self, layers: list[LayerStatistics], step: int) -> dict[str, tuple[Sequence[str], Rows]]:
-        return {"heads": (summary.columns(layers), summary.rows(layers, step))}
+    def _tables(
+        self, layers: list[LayerStatistics], collector: Collector, step: int
+    ) -> dict[str, tuple[Sequence[str], Rows]]:
+        return {"heads": (summary.columns(layers), summary.rows(layers, collector.places, step))}
 
-    def _facts(self, collector: HeadCollector) -> dict[str, Mapping[str, object]]:
+    def _facts(self, collector: Collector) -> dict[str, Mapping[str, object]]:
         return {"geometry": {"geometry": collector.geometry.describe(), "uniform": collector.uniform}}
 
-    def _scalars(self, layers: list[LayerStatistics], collector: HeadCollector) -> dict[str, float]:
-        return summary.scalars(layers, collector.uniform, collector.geometry)
+    def _scalars(self, layers: list[LayerStatistics], collector: Collector) -> dict[str, float]:
+        return summary.scalars(layers, collector.uniform, collector.geometry, collector.places)
 
-    def _lay_out(self, loggers: Sequence[Logger], layers: list[LayerStatistics]) -> None:
+    def _lay_out(self, loggers: Sequence[Logger], collector: Collector) -> None:
         for logger in loggers:
             if isinstance(logger, TensorBoardLogger) and logger not in self._laid_out:
-                tensorboard.write_layout(logger, len(layers))
+                tensorboard.write_layout(logger, [place.layer for place in collector.places])
                 self._laid_out.append(logger)
 
     def _figures(
-        self, layers: list[LayerStatistics], collector: HeadCollector, epoch: int | None
+        self, layers: list[LayerStatistics], collector: Collector, epoch: int | None
     ) -> Iterator[tuple[str, Figure]]:
         distances, uniform = LABELS[collector.geometry.unit], collector.uniform
         if epoch is not None:
             self._curves[epoch] = [layer["mad"] for layer in layers]
-            yield "locality/mad_over_training", training_figure(self._curves, distances, uniform["mad"])
+            figure = training_figure(self._curves, collector.places, distances, uniform["mad"])
+            yield "locality/mad_over_training", figure
         for name, label in (("mad", distances), ("entropy", "normalised entropy")):
-            yield f"locality/{name}", depth_figure([layer[name] for layer in layers], label, uniform[name])
+            values = [layer[name] for layer in layers]
+            yield f"locality/{name}", depth_figure(values, collector.places, label, uniform[name])
         for index, maps in enumerate(collector.maps):
-            yield f"locality/attention/image_{index}", attention_figure(maps)
+            yield f"locality/attention/image_{index}", attention_figure(maps, collector.places)

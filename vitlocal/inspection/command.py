@@ -27,6 +27,7 @@ from vitlocal.inspection import figures
 from vitlocal.inspection.images import NamedImages, of_data, of_folder
 from vitlocal.models.adapters import LIBRARIES
 from vitlocal.models.subject import Subject
+from vitlocal.observing.hooks import Place, places
 from vitlocal.runs import Run, open_run
 from vitlocal.runs.datasets import make_data
 from vitlocal.runs.trained import trained_subject
@@ -69,9 +70,9 @@ def inspect(
         output: Folder to write to. Left out, inspect in the run's folder, or lightning_logs/inspect-NAME.
         pretrained: Fetch the library's trained weights; else they are random.
         max_images: Most images to measure on, chosen at random, always the same ones.
-        maps: Number of images to draw attention maps and rollout of.
-        layers: Which layers the attention maps show, counted from 0. Left out, all.
-        heads: Which heads they show, counted from 0. Left out, all.
+        maps: Number of images to draw attention maps and rollout of; none where heads have hops.
+        layers: Which layers the attention maps show, by their numbers from 0. Left out, all.
+        heads: Which heads they show, by their numbers from 0. Left out, all.
         query: Whose attention they show: that of the centre patch or of the class token.
         unit: Of distances: grid, a share of the grid's largest distance; patches; or pixels. Left out, the
             run's, else grid.
@@ -100,25 +101,24 @@ def inspect(
     used = precision or str(_setting(run, "trainer", "precision"))
     if query == "class" and not subject.class_token:
         raise InputError(f"query is class but {subject.name} has no class token: give centre")
-    attention = [module for _, module in find_attention(subject)]
-    fewest = min(module.num_heads for module in attention)
-    shown_layers = _numbers("layers", layers, len(attention))
-    shown_heads = _numbers("heads", heads, fewest)
+    shown = _shown(places(subject), layers, heads)
+    if any(place.num_hops for place in places(subject)):
+        maps = 0  # a head's hops have weights each, and together none, since gates may be of either sign
     source, named = _images(subject, data, images, run, max_images)
 
     place = _move(subject, device or ("cuda" if torch.cuda.is_available() else "cpu"))
     collector = HeadCollector(subject, place, geometry, mixed=max_images if mixed else 0)
     with torch.no_grad(), _autocast(used, place):
         drawn = _observe(subject, collector, named, maps)
-        seen = [_see(subject, name, image, shown_layers, shown_heads, query) for name, image in drawn]
+        seen = [_see(subject, name, image, shown, query) for name, image in drawn]
     statistics = collector.compute()
     if not all(math.isfinite(value) for layer in statistics for value in layer["entropy"]):
         raise InputError(f"the attention of {subject.name} is not finite: give a model whose weights are")
 
     output.mkdir(parents=True, exist_ok=True)
-    _write_table(output / "heads.csv", statistics)
-    _draw(output, statistics, collector.uniform, LABELS[geometry.unit])
-    _draw_images(output, seen, shown_layers, shown_heads, query == "class", subject.class_token)
+    _write_table(output / "heads.csv", statistics, collector.places)
+    _draw(output, statistics, collector, LABELS[geometry.unit])
+    _draw_images(output, seen, shown, query == "class", subject.class_token)
     what = {
         "model": subject.name,
         "weights": "trained" if subject.trained else "random",
@@ -132,24 +132,24 @@ def inspect(
         path.write_text(yaml.safe_dump(what, sort_keys=False), encoding="utf-8")
     if not subject.trained:
         print(f"vitlocal: {subject.name} has random weights; --pretrained fetches trained ones")
-    print(summary(statistics, collector.uniform))
+    print(summary(statistics, collector.places, collector.uniform))
     print(f"vitlocal: {what['number_of_images']} images; the tables and figures are in {output}")
 
 
-def summary(layers: Sequence[LayerStatistics], uniform: dict[str, float]) -> str:
+def summary(layers: Sequence[LayerStatistics], places: Sequence[Place], uniform: dict[str, float]) -> str:
     """A line a layer: the head of the smallest MAD and what it looks at; means, and other minima."""
     lines = [
         "layer   MAD min   its self mass   class mass   kind          head   MAD mean   raw MAD min   "
         "entropy min   entropy mean"
     ]
-    for number, layer in enumerate(layers):
+    for layer, place in zip(layers, places, strict=True):
         head = layer["mad"].index(min(layer["mad"]))
         own, parked, near = (layer[name][head] for name in ("self_mass", "class_mass", "window_mass"))
         means = {name: sum(layer[name]) / len(layer[name]) for name in ("mad", "entropy")}
         lines.append(
-            f"{number:5}{layer['mad'][head]:10.4f}{own:16.4f}{parked:13.4f}   "
-            f"{head_kind(own, parked, near):<11}{head:7}{means['mad']:11.4f}{min(layer['mad_raw']):14.4f}"
-            f"{min(layer['entropy']):14.4f}{means['entropy']:15.4f}"
+            f"{place.layer:5}{layer['mad'][head]:10.4f}{own:16.4f}{parked:13.4f}   "
+            f"{head_kind(own, parked, near):<11}{place.rows[head]['head']:7}{means['mad']:11.4f}"
+            f"{min(layer['mad_raw']):14.4f}{min(layer['entropy']):14.4f}{means['entropy']:15.4f}"
         )
     lines.append(f"uniform{uniform['mad']:8.4f}{'':47}{uniform['mad']:11.4f}{'':14}{1:14.4f}{1:15.4f}")
     return "\n".join(lines)
@@ -224,11 +224,27 @@ def _autocast(precision: str, device: torch.device) -> AbstractContextManager[ob
     return torch.autocast(device.type, REDUCED[precision]) if precision in REDUCED else nullcontext()
 
 
-def _numbers(what: str, given: Sequence[int] | None, count: int) -> list[int]:
-    numbers = list(range(count) if given is None else given)
-    if not numbers or not all(0 <= number < count for number in numbers):
-        raise InputError(f"{what} is {numbers}: the model has {what} 0 to {count - 1}")
-    return numbers
+def _shown(
+    known: Sequence[Place], layers: Sequence[int] | None, heads: Sequence[int] | None
+) -> list[tuple[int, Place]]:
+    """The layers whose maps are drawn: where each is among all, its number, and its heads that are drawn."""
+    kept = _numbers("layers", layers, [place.layer for place in known])
+    drawn = _numbers("heads", heads, sorted({head for place in known for head in place.heads}))
+    return [
+        (where, Place(layer, tuple(head for head in drawn if head in numbers)))
+        for where, (layer, numbers, _) in enumerate(known)
+        if layer in kept
+    ]
+
+
+def _numbers(what: str, given: Sequence[int] | None, known: Sequence[int]) -> Sequence[int]:
+    if given is None:
+        return known
+    if not given or not set(given) <= set(known):
+        whole = len(known) > 1 and list(known) == list(range(len(known)))
+        has = f"0 to {known[-1]}" if whole else ", ".join(map(str, known))
+        raise InputError(f"{what} is {list(given)}: the model has {what} {has}")
+    return given
 
 
 def _observe(
@@ -257,7 +273,7 @@ def _observe(
 
 
 def _see(
-    subject: Subject, name: str, image: Tensor, layers: list[int], heads: list[int], query: Query
+    subject: Subject, name: str, image: Tensor, shown: Sequence[tuple[int, Place]], query: Query
 ) -> figures.Seen:
     """Attention maps and rollout of one image; of each layer only these are kept."""
     prefix, grid = subject.geometry.num_prefix_tokens, subject.geometry.size
@@ -269,39 +285,39 @@ def _see(
     def keep(probabilities: Tensor) -> None:
         nonlocal rollout
         rollout = rollout_step(probabilities, rollout)
-        maps.append(probabilities[0, heads, position, prefix:].unflatten(-1, grid).cpu())
+        maps.append(probabilities[0, :, position, prefix:].unflatten(-1, grid).cpu())
 
     with observe(subject, [keep] * len(find_attention(subject))):
         subject(image[None].to(subject.mean.device))
     assert rollout is not None
     out = rollout[0, 0] if subject.class_token else rollout[0, prefix:].mean(0)
-    return figures.Seen(
-        name, image, [maps[layer] for layer in layers], out[prefix:].unflatten(-1, grid).cpu()
-    )
+    every = places(subject)
+    chosen = [maps[where][[every[where].heads.index(head) for head in place.heads]] for where, place in shown]
+    return figures.Seen(name, image, chosen, out[prefix:].unflatten(-1, grid).cpu())
 
 
-def _write_table(path: Path, statistics: Sequence[LayerStatistics]) -> None:
+def _write_table(path: Path, statistics: Sequence[LayerStatistics], places: Sequence[Place]) -> None:
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, ("layer", "head", *statistics[0]), extrasaction="ignore")
         writer.writeheader()
-        writer.writerows(rows(statistics, step=0))
+        writer.writerows(rows(statistics, places, step=0))
 
 
 def _draw(
-    output: Path, statistics: Sequence[LayerStatistics], uniform: dict[str, float], distances: str
+    output: Path, statistics: Sequence[LayerStatistics], collector: HeadCollector, distances: str
 ) -> None:
+    places, uniform = collector.places, collector.uniform
     labels = {"mad": distances, "entropy": "normalised entropy"}
     for name, label in labels.items():
-        figure = depth_figure([layer[name] for layer in statistics], label, uniform[name])
+        figure = depth_figure([layer[name] for layer in statistics], places, label, uniform[name])
         _save(figure, output / f"{name}.png")
-    _save(figures.entropy_mad_figure(statistics, distances, uniform), output / "entropy_mad.png")
+    _save(figures.entropy_mad_figure(statistics, places, distances, uniform), output / "entropy_mad.png")
 
 
 def _draw_images(
     output: Path,
     seen: Sequence[figures.Seen],
-    layers: list[int],
-    heads: list[int],
+    shown: Sequence[tuple[int, Place]],
     of_class: bool,
     token: bool,
 ) -> None:
@@ -310,7 +326,10 @@ def _draw_images(
         if re.fullmatch(r"image_\d+_(attention|rollout)\.png", old.name):
             old.unlink()
     for number, each in enumerate(seen):
-        _save(figures.maps_figure(each, layers, heads, of_class), output / f"image_{number}_attention.png")
+        _save(
+            figures.maps_figure(each, [place for _, place in shown], of_class),
+            output / f"image_{number}_attention.png",
+        )
         _save(figures.rollout_figure(each, token), output / f"image_{number}_rollout.png")
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vitlocal.heads.figures import COLOUR_MAP, REFERENCE_COLOUR, AttentionMaps, attention_figure
 from vitlocal.heads.summary import LayerStatistics
+from vitlocal.observing.hooks import Place
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,19 +35,17 @@ class Seen:
     rollout: Tensor
 
 
-def maps_figure(seen: Seen, layers: Sequence[int], heads: Sequence[int], of_class: bool) -> Figure:
+def maps_figure(seen: Seen, places: Sequence[Place], of_class: bool) -> Figure:
     """Attention of the centre patch, or of the class token, in chosen layers and heads.
 
     Args:
         seen: of which the maps are drawn.
-        layers: their numbers.
-        heads: the numbers of the heads.
+        places: what their layers and heads are called.
         of_class: the query is the class token, so no patch is framed.
     """
-    figure = attention_figure(AttentionMaps(seen.image, seen.maps))
+    figure = attention_figure(AttentionMaps(seen.image, seen.maps), places)
     image, maps, bar = figure.axes
     _title(image, seen.name, 26)
-    maps.set(xticklabels=heads, yticklabels=layers)
     if of_class:
         for frames in (*image.collections, *maps.collections):
             frames.remove()
@@ -91,11 +90,14 @@ def _title(axes: Axes, text: str, width: int) -> None:
     )
 
 
-def entropy_mad_figure(layers: Sequence[LayerStatistics], label: str, uniform: dict[str, float]) -> Figure:
+def entropy_mad_figure(
+    layers: Sequence[LayerStatistics], places: Sequence[Place], label: str, uniform: dict[str, float]
+) -> Figure:
     """One dot a head: its entropy against its MAD, coloured by the depth of its layer.
 
     Args:
         layers: statistics of each layer.
+        places: what the layers are called.
         label: what MAD is, with its unit.
         uniform: MAD and entropy of uniform attention.
     """
@@ -104,10 +106,10 @@ def entropy_mad_figure(layers: Sequence[LayerStatistics], label: str, uniform: d
 
     figure = Figure(figsize=(6.4, 4), layout="constrained")
     axes = figure.add_subplot()
-    depths = [depth for depth, layer in enumerate(layers) for _ in layer["mad"]]
+    depths = [place.layer for place in places for _ in place.rows]
     mad, entropy = ([value for layer in layers for value in layer[name]] for name in ("mad", "entropy"))
     drawn = axes.scatter(
-        mad, entropy, c=depths, cmap=COLOUR_MAP, s=24, alpha=0.8, vmin=0, vmax=max(1, len(layers) - 1)
+        mad, entropy, c=depths, cmap=COLOUR_MAP, s=24, alpha=0.8, vmin=0, vmax=max(1, depths[-1])
     )
     axes.plot(
         uniform["mad"],

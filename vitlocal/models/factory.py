@@ -11,7 +11,9 @@ from torch import nn
 
 from vitlocal.errors import InputError, root_cause
 from vitlocal.models.adapters import LIBRARIES
-from vitlocal.models.attention import ClippedSoftmax, Gated, Softmax
+from vitlocal.models.attention import ClippedSoftmax, Gated, Softmax, Subtree
+from vitlocal.models.decoder import Decoder, MakeDecoder
+from vitlocal.models.nodes import GAT, GCN, STAGNN, MakeNodeNetwork
 from vitlocal.models.vit import VisionTransformer
 
 Settings: TypeAlias = dict[str, Any]
@@ -34,6 +36,17 @@ class MakeNetwork(Protocol):
         """
 
 
+KNOWN: dict[Any, tuple[type, ...]] = {
+    MakeNetwork: (VisionTransformer, ClippedSoftmax, Gated, Softmax, Subtree),
+    MakeNodeNetwork: (STAGNN, GAT, GCN),
+    MakeDecoder: (Decoder,),
+}
+"""What comes with vitlocal and is made by each, its attention included; the first is what settings are of."""
+
+OURS = (VisionTransformer, STAGNN, GAT, GCN, Decoder)
+"""Networks that other libraries have, too, by the same name."""
+
+
 def expanded(given: str) -> Settings:
     """The settings that a short name means; a class path stays as it is.
 
@@ -46,36 +59,42 @@ def expanded(given: str) -> Settings:
     if library in LIBRARIES and name:
         path = f"vitlocal.models.{LIBRARIES[library].__name__}"
         return {"class_path": path, "init_args": {"name": name}}
-    # jsonargparse finds classes by their bare name too, but torchvision and timm have one of this name.
-    return {"class_path": f"vitlocal.models.{given}" if given == VisionTransformer.__name__ else given}
+    # jsonargparse finds classes by their bare name too, but other libraries have some of these names.
+    ours = given in {kind.__name__ for kind in OURS}
+    return {"class_path": f"vitlocal.models.{given}" if ours else given}
 
 
-def network_settings(network: MakeNetwork | Mapping[str, Any] | str) -> Settings:
+def network_settings(
+    network: MakeNetwork | MakeNodeNetwork | MakeDecoder | Mapping[str, Any] | str, maker: Any = MakeNetwork
+) -> Settings:
     """A network's settings, checked and whole, from whatever says which.
 
     Args:
         network: a class, ``functools.partial`` of one, a class path, or settings; without a class path they
-            are those of :class:`~vitlocal.models.VisionTransformer`.
+            are those of the first class that ``maker`` has in ``KNOWN``.
+        maker: what it is made by: ``MakeNetwork``, for images, ``MakeNodeNetwork``, for graphs, or
+            ``MakeDecoder``, for sequences.
 
     Raises:
         InputError: there is no such class, or it takes no such arguments.
     """
-    settings: Settings = _parsed(_given(network)).as_dict()["network"]
+    settings: Settings = _parsed(_given(network, KNOWN[maker][0]), maker).as_dict()["network"]
     return settings
 
 
-def make_network(settings: Settings, **facts: Any) -> nn.Module:
+def make_network(settings: Settings, maker: Any = MakeNetwork, **facts: Any) -> nn.Module:
     """The network.
 
     Args:
         settings: see :func:`network_settings`.
+        maker: the same.
         facts: of the data set, see :class:`MakeNetwork`; the network gets those that it has arguments for.
 
     Raises:
         InputError: its settings don't go together, or not with the data set.
     """
-    parsed = _parsed(settings)
-    make = _parser().instantiate(parsed).network
+    parsed = _parsed(settings, maker)
+    make = _parser(maker).instantiate(parsed).network
     kind = _class(make)
     assert kind is not None, "a class path is one of a class"
     parameters = inspect.signature(kind).parameters
@@ -86,38 +105,38 @@ def make_network(settings: Settings, **facts: Any) -> nn.Module:
 
 
 @cache
-def _parser() -> ArgumentParser:
+def _parser(maker: Any) -> ArgumentParser:
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--network", type=MakeNetwork, required=True)
+    parser.add_argument("--network", type=maker, required=True)
     return parser
 
 
-def _parsed(settings: Settings) -> Any:
+def _parsed(settings: Settings, maker: Any) -> Any:
     try:
-        return _parser().parse_object({"network": settings})
+        return _parser(maker).parse_object({"network": settings})
     except ArgumentError as error:
         said = " ".join(str(root_cause(error)).split())
         if found := re.search("Expected a dot import path string: (.*)", said):
-            known = sorted(kind.__name__ for kind in (VisionTransformer, ClippedSoftmax, Gated, Softmax))
+            known = sorted(kind.__name__ for kind in KNOWN[maker])
             said = f"{found[1]} is no class path, nor one of {', '.join(known)}"
         raise InputError(f"network {settings['class_path']}: {said}; give what the class takes") from error
 
 
-def _given(network: Any) -> Settings:
+def _given(network: Any, default: type) -> Settings:
     """As settings, yet unchecked."""
     if isinstance(network, str):
         return expanded(network)
     if isinstance(network, Mapping):
         if "class_path" in network:
             return dict(network) | expanded(network["class_path"])
-        return {"class_path": _path(VisionTransformer), "init_args": network.get("init_args", network)}
+        return {"class_path": _path(default), "init_args": network.get("init_args", network)}
     kind = _class(network)
     if kind is None:
         raise InputError(
             f"network is {network!r}: give a class, functools.partial of one, or its class path and arguments"
         )
     arguments = network.keywords if isinstance(network, partial) else {}
-    nested = {name: _given(value) if _class(value) else value for name, value in arguments.items()}
+    nested = {name: _given(value, default) if _class(value) else value for name, value in arguments.items()}
     return {"class_path": _path(kind), "init_args": nested}
 
 

@@ -1,5 +1,6 @@
 """The Vision Transformer (Dosovitskiy et al. 2021, arXiv 2010.11929)."""
 
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import torch
@@ -9,10 +10,16 @@ from torchvision.ops import StochasticDepth
 from vitlocal.errors import InputError
 from vitlocal.geometry import Grid
 from vitlocal.models.attention import Attention, MakeAttention, Softmax
+from vitlocal.models.pruning import check_kept, prune
 
 Init = Literal["timm", "lee"]
+"""How weights begin: as in timm, or as in the code of Lee et al. 2021."""
+
 Pool = Literal["token", "avg"]
+"""What the classifier reads: the class token, or the mean of the patches."""
+
 PosEmbed = Literal["learned", "sincos", "none"]
+"""Where tokens get their positions from: weights, fixed sines and cosines, or nowhere."""
 
 LARGEST = 2**16
 """No size of a network in sight is beyond; a slip of the keyboard is."""
@@ -32,12 +39,12 @@ class PatchEmbed(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Two linear layers with a GELU between, on each token."""
+    """Two linear layers with a GELU between, exact or by its ``tanh`` approximation, on each token."""
 
-    def __init__(self, dim: int, hidden: int, drop: float) -> None:
+    def __init__(self, dim: int, hidden: int, drop: float, approximate: str = "none") -> None:
         super().__init__()
         self.fc1 = nn.Linear(dim, hidden)
-        self.act = nn.GELU()
+        self.act = nn.GELU(approximate)
         self.fc2 = nn.Linear(hidden, dim)
         self.drop = nn.Dropout(drop)
 
@@ -55,24 +62,41 @@ class ResidualSum(nn.Module):
 
 
 class Block(nn.Module):
-    """A pre-norm transformer layer: attention, then MLP, each on a residual branch."""
+    """A pre-norm transformer layer: attention, then MLP, each on a residual branch, either may be left out.
+
+    Attributes:
+        attn: the attention; None, as its norm and its sum, where it is left out.
+        mlp: the same of the MLP.
+    """
+
+    attn: Attention | None
+    mlp: Mlp | None
 
     def __init__(
-        self, dim: int, attention: Attention, mlp_ratio: float, drop: float, drop_path: float
+        self,
+        dim: int,
+        attention: Attention,
+        mlp_ratio: float,
+        drop: float,
+        drop_path: float,
+        approximate: str = "none",
     ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=1e-6)
         self.attn = attention
         self.sum1 = ResidualSum()
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio), drop)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio), drop, approximate)
         self.drop_path = StochasticDepth(drop_path, mode="row") if drop_path else nn.Identity()
         self.sum2 = ResidualSum()
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, D) to (B, N, D)."""
-        x = self.sum1(x, self.drop_path(self.attn(self.norm1(x))))
-        return self.sum2(x, self.drop_path(self.mlp(self.norm2(x))))
+        if self.attn is not None:
+            x = self.sum1(x, self.drop_path(self.attn(self.norm1(x))))
+        if self.mlp is not None:
+            x = self.sum2(x, self.drop_path(self.mlp(self.norm2(x))))
+        return x
 
 
 def sincos_positions(grid_size: tuple[int, int], dim: int) -> Tensor:
@@ -97,7 +121,7 @@ class VisionTransformer(nn.Module):
     (arXiv 2112.13492) for 32x32 images; the initialisation is theirs only with ``init="lee"``.
 
     Args:
-        img_size: height and width in pixels, each a multiple of ``patch_size``.
+        img_size: height and width in pixels, each a multiple of ``patch_size``; one number for both.
         in_chans: 1 for grey, 3 for colour.
         num_classes: number of logits.
         patch_size: side of a square patch in pixels.
@@ -111,13 +135,17 @@ class VisionTransformer(nn.Module):
         drop_path_rate: stochastic depth: drop rate of the last layer's residual branches, growing linearly
             from 0 at the first (Huang et al. 2016).
         attention: its kind: ``Softmax``; ``ClippedSoftmax``, whose small weights are 0; ``Gated``, whose
-            heads can close (both Bondarenko et al. 2023, arXiv 2306.12929); or another, by its class path.
+            heads can close (both Bondarenko et al. 2023, arXiv 2306.12929); ``Subtree``, whose heads look at
+            most K hops far on the grid (Huang et al. 2023); or another, by its class path.
         patch_norm: a LayerNorm after the patch embedding.
         init: ``timm``: truncated normal of 0.02 for positions and linear layers, class token near 0; ``lee``,
             as in the code of Lee et al. 2021: positions and class token N(0, 1), linear layers and patch
             embedding Xavier normal, queries, keys and values without bias.
         pos_embed: ``learned``; ``sincos``, fixed sines and cosines of row and column (Chen et al. 2021, arXiv
             2104.02057), 0 for the class token; or ``none``.
+        kept_heads: for each layer, those of its ``num_heads`` heads that it has, by their numbers from 0;
+            their features are those of the whole network's. None: all.
+        mlp_hidden: for each layer, the hidden features of its MLP, at most those of ``mlp_ratio``. None: all.
 
     Attributes:
         geometry: the grid of patches, and the class token before it, if there is one.
@@ -130,7 +158,7 @@ class VisionTransformer(nn.Module):
 
     def __init__(
         self,
-        img_size: tuple[int, int] = (32, 32),
+        img_size: int | tuple[int, int] = (32, 32),
         in_chans: int = 3,
         num_classes: int = 10,
         patch_size: int = 4,
@@ -145,9 +173,11 @@ class VisionTransformer(nn.Module):
         patch_norm: bool = False,
         init: Init = "timm",
         pos_embed: PosEmbed = "learned",
+        kept_heads: Sequence[Sequence[int]] | None = None,
+        mlp_hidden: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        height, width = img_size
+        height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
         sizes = {"patch_size": patch_size, "embed_dim": embed_dim, "depth": depth, "num_heads": num_heads}
         sizes |= {"image height": height, "image width": width}
         sizes |= {"in_chans": in_chans, "num_classes": num_classes}
@@ -169,6 +199,7 @@ class VisionTransformer(nn.Module):
             )
         if not 1 <= embed_dim * mlp_ratio <= LARGEST:
             raise InputError(f"mlp_ratio is {mlp_ratio}: it must give the MLP 1 to {LARGEST} hidden features")
+        check_kept(kept_heads, mlp_hidden, depth, num_heads, int(embed_dim * mlp_ratio))
         choices = (
             ("global_pool", global_pool, Pool),
             ("init", init, Init),
@@ -182,8 +213,8 @@ class VisionTransformer(nn.Module):
 
         if not callable(attention):
             raise InputError(
-                f"attention is {attention!r}: give Softmax, ClippedSoftmax, Gated or another class, or "
-                "functools.partial of one with its arguments"
+                f"attention is {attention!r}: give Softmax, ClippedSoftmax, Gated, Subtree or another class, "
+                "or functools.partial of one with its arguments"
             )
 
         self.geometry = Grid(
@@ -208,6 +239,7 @@ class VisionTransformer(nn.Module):
         blocks = []
         for rate in torch.linspace(0, drop_path_rate, depth, device="cpu").tolist():
             attn = attention(embed_dim, num_heads=num_heads, qkv_bias=init == "timm", proj_drop=drop_rate)
+            attn.place(self.geometry)
             blocks.append(Block(embed_dim, attn, mlp_ratio, drop_rate, rate))
         self.blocks = nn.Sequential(*blocks)
         # As in timm, the last norm comes before the class token is read, but after the mean is taken.
@@ -215,6 +247,8 @@ class VisionTransformer(nn.Module):
         self.fc_norm = nn.LayerNorm(embed_dim, eps=1e-6) if global_pool == "avg" else nn.Identity()
         self.head = nn.Linear(embed_dim, num_classes)
         self._initialise_timm() if init == "timm" else self._initialise_lee()
+        if kept_heads is not None or mlp_hidden is not None:
+            prune(blocks, kept_heads, None if mlp_hidden is None else [range(width) for width in mlp_hidden])
 
     def _initialise_timm(self) -> None:
         for module in self.modules():

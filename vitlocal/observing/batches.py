@@ -12,8 +12,8 @@ from vitlocal.errors import InputError
 Where: TypeAlias = str | int | Callable[[Any], Tensor] | None
 """Where a batch has its images: a key, a position, a function of the batch; None for the usual places."""
 
-KEYS = ("image", "pixel_values", "images")
-"""Where a batch with keys has its images usually: as here, in transformers, and elsewhere."""
+KEYS = ("image", "pixel_values", "images", "features", "tokens")
+"""Where a batch with keys has its images usually; or a graph's nodes, or the tokens of sequences."""
 
 
 def images_of(batch: Any, where: Where = None) -> Tensor:

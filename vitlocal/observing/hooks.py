@@ -1,8 +1,9 @@
 """Read attention probabilities while a network runs, a chunk of images at a time."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from vitlocal.errors import InputError
 from vitlocal.geometry import Geometry
 from vitlocal.internals import exact_products
 from vitlocal.models.adapters import adapt
-from vitlocal.models.attention import attention_weights
+from vitlocal.models.attention import attention_weights, num_maps
 
 # 8 MiB of float32; the statistics need a few more tensors of that size. Larger is slower on a CPU.
 CHUNK_ELEMENTS = 2**21
@@ -62,6 +63,45 @@ def find_attention(network: nn.Module) -> list[tuple[str, Any]]:
     return found
 
 
+class Place(NamedTuple):
+    """What an attention layer and its heads are called.
+
+    Attributes:
+        layer: its number, from 0.
+        heads: the numbers of its heads, from 0.
+        num_hops: at how many hops each head has weights of its own; 0 where there is no such thing.
+    """
+
+    layer: int
+    heads: tuple[int, ...]
+    num_hops: int = 0
+
+    @property
+    def rows(self) -> list[dict[str, int]]:
+        """What each row of weights of a query is of, in their order: a ``head``, and a ``hop`` from 1 on."""
+        if not self.num_hops:
+            return [{"head": head} for head in self.heads]
+        return [{"head": head, "hop": hop + 1} for head in self.heads for hop in range(self.num_hops)]
+
+    @property
+    def names(self) -> list[str]:
+        """The same in a word, such as ``head_3`` or ``head_3/hop_1``."""
+        return ["/".join(f"{name}_{number}" for name, number in row.items()) for row in self.rows]
+
+
+def places(network: nn.Module) -> list[Place]:
+    """What a network's attention layers are called, in the order of :func:`find_attention`.
+
+    Layers and heads of a pruned network keep the numbers that they had before.
+    """
+    found = []
+    for number, (_, module) in enumerate(find_attention(network)):
+        layer, heads = getattr(module, "layer_number", None), getattr(module, "head_numbers", None)
+        heads = tuple(heads or range(module.num_heads))
+        found.append(Place(number if layer is None else layer, heads, getattr(module, "num_hops", 0)))
+    return found
+
+
 @contextmanager
 def observe(
     network: nn.Module,
@@ -80,7 +120,7 @@ def observe(
     Args:
         network: run it eager, inside the block.
         consumers: one an attention layer, in the order of :func:`find_attention`; called with
-            (B', H, N, N), for instance ``HeadStatistics.update``.
+            (B', H, N, N), for instance ``HeadStatistics.update``; where heads have hops, with a row of each.
         images: which images of a batch, as positions (int64) or a mask (bool); None for all.
         count: how many the batch has; None where that is not known.
         chunk_elements: most elements of probabilities at a time, or one image's if that is more.
@@ -131,7 +171,8 @@ def _reader(
             x, qkv = x[images], None if qkv is None else qkv[:, images]
         if not len(x):
             return
-        size = max(1, chunk_elements // (attention.num_heads * x.shape[1] ** 2))
+        tokens = math.prod(x.shape[1:-1])  # some keep rows and columns apart
+        size = max(1, chunk_elements // (num_maps(attention) * tokens**2))
         with torch.no_grad():
             if of_qkv is not None and qkv is not None:
                 of_qkv(qkv)

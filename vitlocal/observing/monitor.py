@@ -251,13 +251,13 @@ class NetworkMonitor(Callback):
             )
         if trainer.is_global_zero:
             if folder is not None:
-                for name, (columns, rows) in self._tables(layers, step).items():
+                for name, (columns, rows) in self._tables(layers, collector, step).items():
                     EpochTable(folder / self._file_name(trainer, name), columns).write(epoch, rows)
                 for name, facts in self._facts(collector).items():
                     with atomic_path(folder / f"{name}.json") as temporary:
                         temporary.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
             if loggers := [logger for logger in trainer.loggers if takes_pictures(logger)]:
-                self._lay_out(loggers, layers)
+                self._lay_out(loggers, collector)
                 # Beside the scalars: loggers count steps from 0, so the last one is a step back.
                 shown = step if self._evaluated is not None else max(step - 1, 0)
                 training = epoch if trainer.state.fn == TrainerFn.FITTING else None
@@ -296,7 +296,7 @@ class NetworkMonitor(Callback):
         """Observe what the batch's own pass does not show; the place is its loader and number."""
 
     @abstractmethod
-    def _tables(self, layers: Any, step: int) -> dict[str, tuple[Sequence[str], Rows]]:
+    def _tables(self, layers: Any, collector: Any, step: int) -> dict[str, tuple[Sequence[str], Rows]]:
         """Of what ``compute`` gave, the columns and this epoch's rows of each table, by its name."""
 
     def _facts(self, collector: Any) -> dict[str, Mapping[str, object]]:
@@ -307,7 +307,7 @@ class NetworkMonitor(Callback):
     def _scalars(self, layers: Any, collector: Any) -> dict[str, float]:
         """The values to log, equal in all processes."""
 
-    def _lay_out(self, loggers: Sequence[Logger], layers: Any) -> None:
+    def _lay_out(self, loggers: Sequence[Logger], collector: Any) -> None:
         """Prepare the loggers that take pictures, on rank 0, before each time that some are drawn."""
 
     @abstractmethod

@@ -15,6 +15,7 @@ from vitlocal.protocol.base import Augmentation, apply_each, check
 from vitlocal.protocol.batch import levels, of_levels
 
 Policy = Literal["cifar10", "imagenet", "svhn"]
+"""The data set that AutoAugment's policy was searched on."""
 
 # AutoAugment's names. Each takes images and their magnitudes, as `magnitude_table` gives them.
 OPERATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {

@@ -9,6 +9,7 @@ from torch import Tensor
 from vitlocal.errors import InputError
 
 IMAGES = ("image", "images", "pixel_values", "img", "x")
+CHANNELS = (1, 3)
 LABELS = ("target", "targets", "label", "labels", "y")
 
 
@@ -54,13 +55,18 @@ def check_images(images: Any, component: object) -> None:
     """Refuse what is no batch of images.
 
     Raises:
-        InputError: if it is not uint8 or floating point, (B, C, H, W).
+        InputError: if it is not uint8 or floating point, (B, C, H, W), or is empty, or has its channels last.
     """
     fits = isinstance(images, Tensor) and (images.dtype == torch.uint8 or images.is_floating_point())
-    if not fits or images.ndim != 4:
+    if not fits or images.ndim != 4 or not images.numel():
         raise InputError(
             f"{type(component).__name__}: images are {_shown(images)}, but they must be a tensor "
             "(B, C, H, W) of uint8 or of floats in 0..1"
+        )
+    if images.shape[1] not in CHANNELS and images.shape[3] in CHANNELS:
+        raise InputError(
+            f"{type(component).__name__}: images are {_shown(images)}, which has its channels last: give "
+            "(B, C, H, W), as images.permute(0, 3, 1, 2)"
         )
 
 
@@ -68,7 +74,8 @@ def probabilities(labels: Any, batch_size: int, num_classes: int | None, compone
     """Labels as class probabilities, float32 (B, K).
 
     Args:
-        labels: whole numbers (B,) below ``num_classes``, or already probabilities (B, K).
+        labels: whole numbers (B,) below ``num_classes``, or already probabilities (B, K), K above 1 and
+            ``num_classes`` where that is given.
         batch_size: B.
         num_classes: K.
         component: what needs them.
@@ -77,13 +84,31 @@ def probabilities(labels: Any, batch_size: int, num_classes: int | None, compone
         InputError: if they are neither, or ``num_classes`` is missing or too small.
     """
     name = type(component).__name__
-    if not isinstance(labels, Tensor) or labels.ndim not in (1, 2) or len(labels) != batch_size:
+    tensor = isinstance(labels, Tensor) and labels.ndim in (1, 2) and len(labels) == batch_size
+    whole = tensor and not labels.is_floating_point() and not labels.is_complex()
+    if (
+        not tensor
+        or (labels.ndim == 1 and (not whole or labels.dtype == torch.bool))
+        or labels.shape[1:] == (1,)
+    ):
         raise InputError(
             f"{name}: labels are {_shown(labels)}: give class numbers ({batch_size},) or probabilities "
-            f"({batch_size}, K)"
+            f"({batch_size}, K), class numbers of an integer type"
         )
     if labels.ndim == 2:
-        return labels.float()
+        if num_classes not in (None, labels.shape[1]):
+            raise InputError(
+                f"{name}: labels are {_shown(labels)}, but num_classes is {num_classes}: give "
+                f"({batch_size}, {num_classes})"
+            )
+        found = labels.float()
+        least, most = (end.item() for end in found.aminmax())
+        if not 0 <= least <= most <= 1:
+            raise InputError(
+                f"{name}: labels {_shown(labels)} go from {least:.3g} to {most:.3g}, but probabilities must "
+                f"be in 0..1: give those, or class numbers ({batch_size},)"
+            )
+        return found
     if num_classes is None:
         raise InputError(
             f"{name}: labels are class numbers, of which it mixes probabilities: give num_classes"
@@ -98,8 +123,14 @@ def levels(images: Tensor, component: object) -> Tensor:
     """Images as uint8: themselves, or floats in 0..1 to the nearest of 256 levels.
 
     Raises:
-        InputError: if floats are not in 0..1, as those of normalised images are not.
+        InputError: if there are not 1 or 3 channels, or floats are not in 0..1, as those of normalised images
+            are not.
     """
+    if images.shape[1] not in CHANNELS:
+        raise InputError(
+            f"{type(component).__name__}: images are {_shown(images)}, but it changes colours: give 1 "
+            "channel, or 3"
+        )
     if images.dtype == torch.uint8:
         return images
     least, most = (float(end) for end in images.aminmax())

@@ -9,6 +9,7 @@ from torch import Tensor
 from vitlocal.protocol.base import Augmentation, check
 
 Box = Literal["image", "batch"]
+"""Whether each image has a box of its own, or a batch has one."""
 
 
 class MixUpPlan(NamedTuple):

@@ -1,6 +1,7 @@
 """Callbacks by which a run that was interrupted resumes as if it had not been."""
 
 import math
+import re
 import signal
 import threading
 from collections.abc import Callable, Mapping
@@ -32,7 +33,8 @@ class RunCheckpoint(ModelCheckpoint):
     run.
 
     Args:
-        monitor: the value that chooses the best.
+        monitor: the value that chooses the best; null: val/acc1, or where images have several labels
+            val/auroc_macro, since almost all of rare labels are right where none is ever predicted.
         mode: whether the ``max`` or the ``min`` of it is the best.
         filename: of the best.
         every_n_train_steps: write ``last.ckpt`` every so many steps too; null: after epochs only.
@@ -40,12 +42,12 @@ class RunCheckpoint(ModelCheckpoint):
         kwargs: Lightning's other arguments, about the best.
 
     Raises:
-        InputError: ``every_n_train_steps`` is below 1.
+        InputError: ``every_n_train_steps`` is below 1, or ``filename`` would make folders.
     """
 
     def __init__(
         self,
-        monitor: str = "val/acc1",
+        monitor: str | None = None,
         mode: str = "max",
         filename: str = "best",
         every_n_train_steps: int | None = None,
@@ -56,16 +58,30 @@ class RunCheckpoint(ModelCheckpoint):
             raise InputError(
                 f"checkpoint.every_n_train_steps is {every_n_train_steps}: give at least 1, or null"
             )
+        inserted = kwargs.get("auto_insert_metric_name", True)  # {val/acc1} becomes val/acc1=0.9
+        if "/" in (filename if inserted else re.sub(r"\{.*?\}", "", filename)):
+            raise InputError(
+                f"checkpoint.filename is {filename}, whose / makes folders: give a name without, and for the "
+                "value of a metric such as {val/acc1} also checkpoint.auto_insert_metric_name=false"
+            )
         super().__init__(
-            monitor=monitor,
+            monitor=monitor or "val/acc1",
             mode=mode,
             filename=filename,
             enable_version_counter=enable_version_counter,
             **kwargs,
         )
+        self._by_data = monitor is None
         self._within_epochs = every_n_train_steps
         self._terminated = False
         self._cut_short = False
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Choose the monitor by the data, which have been read, where none is given."""
+        datamodule = getattr(trainer, "datamodule", None)
+        if self._by_data and getattr(datamodule, "multilabel", False):
+            self.monitor = "val/auroc_macro"
+        super().setup(trainer, pl_module, stage)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take SIGTERM over from Lightning, whose processes may stop at different batches."""
@@ -179,12 +195,13 @@ class ProcessStates(Callback):
 
 
 class ResumedSchedule(Callback):
-    """Warns where a run resumes in another schedule than it was stopped in, such as a longer one."""
+    """Begins the next epoch where a run resumes at the end of one, and warns if the schedule has changed."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compare the learning rate of the checkpoint with that of the schedule at the same step."""
         if trainer.ckpt_path is None:
             return
+        internals.begin_next_epoch(trainer)
         for config in trainer.lr_scheduler_configs:
             schedule = config.scheduler
             if not isinstance(schedule, LambdaLR):

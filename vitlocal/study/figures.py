@@ -245,7 +245,8 @@ def _outliers_by_mad(
 
 
 def _maps(ends: pd.DataFrame, conditions: Sequence[str], label: str, uniform: float | None) -> Figure:
-    depth, widest = int(ends["layer"].max()) + 1, int(ends["head"].max()) + 1
+    depth = int(ends["layer"].max()) + 1
+    widest = int(ends.groupby(["condition", "run", "layer"]).size().max())
     columns = min(4, len(conditions))
     rows = -(-len(conditions) // columns)
     figure = Figure(figsize=(max(4.2, 1.1 + 2.2 * columns), 0.5 + 2.3 * rows), layout="constrained")

@@ -16,7 +16,7 @@ SMALL = {"digits": "--config=digits.yaml --trainer.max_epochs=20"}
 Resolve = Callable[[list[str]], dict[str, Any]]
 """What makes all settings of a run of the words after ``vitlocal fit``."""
 
-AFTERWARDS = ("validate", "test", "predict", "inspect", "quantize", "export")
+AFTERWARDS = ("validate", "test", "predict", "inspect", "quantize", "prune", "export")
 """Commands that can be done with a run."""
 
 

@@ -23,7 +23,9 @@ def row(folder: Path) -> dict[str, float]:
     path = folder / "quantize.csv"
     try:
         if path.is_file():
-            accuracy = pd.read_csv(path).groupby("part")["acc1"].mean()
+            table = pd.read_csv(path)
+            name = "label_accuracy" if "label_accuracy" in table else "acc1"
+            accuracy = table.groupby("part")[name].mean()
             parts = [part for part in ("fp32", "w8a8", "int8") if part in accuracy]
             found |= {f"acc1_{part}": float(accuracy[part]) for part in parts}
         path = folder / "latency.csv"

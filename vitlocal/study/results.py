@@ -20,9 +20,12 @@ from vitlocal.heads.border import BORDER
 from vitlocal.heads.kinds import head_kind
 from vitlocal.heads.summary import LOCAL
 from vitlocal.runs import checkpoints, folders
-from vitlocal.study import quantized
+from vitlocal.study import pruned, quantized
 from vitlocal.study.measured import Measured, how_measured
 from vitlocal.study.settings import TRUNK, absent, arguments, class_name, flat, section
+
+WHICH = ("epoch", "layer", "head")
+"""What a row of heads.csv is of, with ``hop`` where there are any."""
 
 MEASURED_FIRST = ("mad", "entropy", "self_mass", "mad_without_self", "class_mass", "mad_raw")
 """What every heads.csv has; a run of an earlier release has no more."""
@@ -46,7 +49,7 @@ class Run:
         config: ``config.yaml``.
         factors: for each of ``FACTORS``, whether the protocol has it.
         metrics: ``metrics.csv``, one row an epoch from 1.
-        heads: ``heads.csv``, one row an epoch, layer and head; epoch 0 is the untrained network.
+        heads: ``heads.csv``, one row an epoch, layer, head and hop; epoch 0 is the untrained network.
         measured: how its distances were measured.
         command: the command line that gives this run.
         outliers: ``outliers.csv``, one row an epoch and layer; None where they were not observed.
@@ -106,11 +109,11 @@ def load(run_folder: Path, *, condition: str | None = None, data: str | None = N
     if not isinstance(config.get("protocol"), dict):
         raise InputError(f"{folder / 'config.yaml'} is not that of a run: it has no protocol")
     metrics = _read(folder / "metrics.csv", ("epoch",))
-    heads = _read(folder / "heads.csv", ("epoch", "layer", "head", *MEASURED_FIRST))
+    heads = _read(folder / "heads.csv", (*WHICH, *MEASURED_FIRST))
     sizes = heads.groupby("epoch").size()
-    if sizes.nunique() != 1 or heads.duplicated(["epoch", "layer", "head"]).any():
+    if sizes.nunique() != 1 or heads.duplicated([*WHICH, *({"hop"} & {*heads})]).any():
         raise InputError(f"{folder / 'heads.csv'} is damaged: not every epoch has each head once")
-    if not np.isfinite(heads[["epoch", "layer", "head", *MEASURED_FIRST]].to_numpy(float)).all():
+    if not np.isfinite(heads[[*WHICH, *MEASURED_FIRST]].to_numpy(float)).all():
         raise InputError(f"{folder / 'heads.csv'} is damaged: a value is missing or not finite")
     cell_data, cell_condition, cell_seed = _cell(folder) or (None, None, None)
     own_data, protocol = folders.split_name(folder.parent.name, section(config, "model"))
@@ -237,7 +240,7 @@ def _row(run: Run) -> dict[str, Any]:
     if run.do_nothing is not None:
         ends = last_epoch(run.do_nothing)
         row |= {"do_nothing_mean": ends["do_nothing"].mean(), "update_mean": ends["update"].mean()}
-    return row | quantized.row(run.folder / "quantize")
+    return row | quantized.row(run.folder / "quantize") | pruned.row(run.folder / "prune")
 
 
 def _read(path: Path, columns: Sequence[str]) -> pd.DataFrame:

@@ -33,10 +33,12 @@ _NOT_OF_RUNS = ("checkpoint", "outliers", "model")
 _BEFORE = {
     "init_from": "null",
     "init_optimizer": "false",
+    "distillation": "null",
     "locality.mixed_images": "0",
     "data.balanced": "false",
     "protocol.mixing.num_classes": "null",
     "protocol.label_smoothing.num_classes": "null",
+    "protocol.label_smoothing.multilabel": "false",
 }
 
 # Class paths that are shorter than in earlier runs, and what they were: vitlocal.CutMix.

@@ -50,6 +50,13 @@ OPTIONAL_MEASURES = {
     "acc1_int8": "best accuracy, int8",
     "int8_latency": "latency, int8 over fp32",
     "int8_size": "file, int8 over fp32",
+    "acc1_pruned_1.5": "accuracy pruned to 1.5x",
+    "acc1_pruned_2": "accuracy pruned to 2x",
+    "acc1_pruned_3": "accuracy pruned to 3x",
+    "acc1_gradual_1.5": "accuracy pruned gradually to 1.5x",
+    "acc1_gradual_2": "accuracy pruned gradually to 2x",
+    "acc1_gradual_3": "accuracy pruned gradually to 3x",
+    "prune_order_mad": "order of heads pruned, with MAD",
 }
 """The same, where some run has them."""
 

@@ -34,11 +34,7 @@ def loss_weights(given: ClassWeights, labels: np.ndarray | None, class_names: Se
     """
     if given != "balanced":
         return torch.tensor(_checked(given, class_names))
-    if labels is None:
-        raise InputError(
-            "model.class_weights is balanced, but the data module has no train_labels to count: give a data "
-            "module of vitlocal's, or a list"
-        )
+    labels = _known(labels)
     counts = np.bincount(labels, minlength=len(class_names))
     if not counts.all():
         name = class_names[int(counts.argmin())]
@@ -47,6 +43,39 @@ def loss_weights(given: ClassWeights, labels: np.ndarray | None, class_names: Se
             "every class, or a list"
         )
     return torch.from_numpy(len(labels) / (len(counts) * counts)).float()
+
+
+def positive_weights(given: ClassWeights, labels: np.ndarray | None, class_names: Sequence[str]) -> Tensor:
+    """Weights of the images that have a label, where they may have several: ``pos_weight``, float32 (K,).
+
+    ``balanced`` is (n - n_k) / n_k, with n_k of the n training images having label k, so that those with and
+    those without it weigh alike together, as torch's ``BCEWithLogitsLoss`` has it.
+
+    Args:
+        given: ``balanced``, or one number a label.
+        labels: of the training images, 0 or 1, (N, K), each label on one or more; None if they are not known.
+        class_names: K names, for messages.
+
+    Raises:
+        InputError: as in :func:`loss_weights`.
+
+    >>> positive_weights("balanced", np.array([[0, 1], [0, 1], [1, 1], [0, 0]]), ("effusion", "mass"))
+    tensor([3.0000, 0.3333])
+    """
+    if given != "balanced":
+        return torch.tensor(_checked(given, class_names))
+    labels = _known(labels)
+    counts = labels.sum(axis=0)
+    return torch.from_numpy((len(labels) - counts) / counts).float()
+
+
+def _known(labels: np.ndarray | None) -> np.ndarray:
+    if labels is None:
+        raise InputError(
+            "model.class_weights is balanced, but the data module has no train_labels to count: give a data "
+            "module of vitlocal's, or a list"
+        )
+    return labels
 
 
 def _checked(given: Sequence[float], class_names: Sequence[str]) -> Sequence[float]:

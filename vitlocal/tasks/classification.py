@@ -5,31 +5,30 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from lightning.pytorch import LightningModule
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric, MetricCollection
-from torchmetrics.classification import MulticlassAccuracy
 
 from vitlocal.data import Resize
 from vitlocal.errors import InputError
-from vitlocal.internals import steps_an_epoch
+from vitlocal.internals import accumulated_short
 from vitlocal.models import MakeNetwork, VisionTransformer, make_network, network_settings
-from vitlocal.tasks.class_weights import ClassWeights, loss_weights
-from vitlocal.tasks.metrics import UNKNOWN, evaluation_metrics
-from vitlocal.tasks.schedule import Schedule, decay_groups, warmup_then
+from vitlocal.tasks.class_weights import ClassWeights
+from vitlocal.tasks.metrics import mean_metric
+from vitlocal.tasks.objective import Objective, objective_of
+from vitlocal.tasks.optimisation import optimiser_with_schedule
+from vitlocal.tasks.schedule import Schedule
 
-DATA_FACTS = ("image_size", "in_channels", "num_classes", "mean", "std", "class_names", "resize")
-NOT_NEEDED = ("class_names", "resize")  # to train, and earlier releases did not keep them
+NOT_NEEDED = ("class_names", "resize", "multilabel")  # to train, and earlier releases did not keep them
+DATA_FACTS = ("image_size", "in_channels", "num_classes", "mean", "std", *NOT_NEEDED)
 
 
 class Classification(LightningModule):
     """A network trained to classify images, the same under every protocol.
 
-    Takes uint8 images and normalises them itself, so that a checkpoint needs nothing beside it.
+    Takes uint8 images and normalises them itself, so that a checkpoint needs nothing beside it. Where images
+    have several labels (``multilabel``), each is trained by itself, by binary cross entropy.
     The arguments from ``image_size`` on are facts of the data set: leave them out and they are taken from
     the trainer's data module, and kept in the checkpoint.
 
@@ -41,10 +40,13 @@ class Classification(LightningModule):
         warmup_epochs: epochs of linear warm-up before the schedule.
         compile: train through ``torch.compile``. Observed passes stay eager.
         schedule: after warm-up, ``cosine`` to 0 or ``constant``.
-        macro_metrics: measure macro F1 and macro AUROC beside accuracy at validation and test.
+        macro_metrics: measure macro F1 and macro AUROC beside accuracy at validation and test, as is always
+            done of several labels an image.
         class_weights: how much each class weighs in the training loss, see :meth:`training_step`: a number a
             class, or ``balanced``, n / (K * n_k) with n_k of the n training images of class k, as in
-            scikit-learn. Losses of validation and test are not weighted.
+            scikit-learn. Of several labels an image it is torch's ``pos_weight``, the weight of the images
+            that have the label, and ``balanced`` (n - n_k) / n_k. Losses of validation and test are not
+            weighted.
         image_size: height and width in pixels.
         in_channels: 1 for grey, 3 for colour.
         num_classes: number of classes.
@@ -52,6 +54,7 @@ class Classification(LightningModule):
         std: standard deviation of each channel, on the same scale.
         class_names: name of each class.
         resize: how images of another shape were brought to ``image_size``.
+        multilabel: whether an image may have several labels or none.
 
     Raises:
         InputError: a value out of its range, or a data set that a checkpoint was not made for.
@@ -61,6 +64,7 @@ class Classification(LightningModule):
     mean: Tensor
     std: Tensor
     class_weights: Tensor | None
+    loss_terms: list[Callable[[Tensor, Tensor], Tensor]]
     _train_network: Callable[[Tensor], Tensor]
 
     def __init__(
@@ -80,6 +84,7 @@ class Classification(LightningModule):
         std: tuple[float, ...] | None = None,
         class_names: tuple[str, ...] | None = None,
         resize: Resize | None = None,
+        multilabel: bool | None = None,
     ) -> None:
         super().__init__()
         for name, value in (("lr", lr), ("weight_decay", weight_decay), ("warmup_epochs", warmup_epochs)):
@@ -93,9 +98,10 @@ class Classification(LightningModule):
         # what the data module has by the same name with another value, such as an image_size of its own.
         self.save_hyperparameters(ignore=DATA_FACTS)
         self.hparams["network"] = settings  # a subclass may have been given something else
-        facts = (image_size, in_channels, num_classes, mean, std, class_names, resize)
+        facts = (image_size, in_channels, num_classes, mean, std, class_names, resize, multilabel)
         self.hparams.update(zip(DATA_FACTS, facts, strict=True))
         self.register_buffer("class_weights", None, persistent=False)
+        self.loss_terms = []
 
     def setup(self, stage: str) -> None:
         """Take the facts of the trainer's data set, or check that they are those trained on."""
@@ -114,7 +120,12 @@ class Classification(LightningModule):
         if stage == "fit" and self.hparams["class_weights"] is not None:
             names = self.hparams["class_names"] or [str(k) for k in range(self.hparams["num_classes"])]
             labels = getattr(datamodule, "train_labels", None)
-            self.class_weights = loss_weights(self.hparams["class_weights"], labels, names)
+            self.class_weights = self.objective.weights(self.hparams["class_weights"], labels, names)
+
+    @property
+    def objective(self) -> Objective:
+        """Loss and metrics, once the data set or the checkpoint has said how many labels an image has."""
+        return objective_of(self.hparams["multilabel"])
 
     @staticmethod
     def _agree(fact: str, own: Any, given: Any) -> bool:
@@ -153,11 +164,10 @@ class Classification(LightningModule):
         self.register_buffer("mean", mean.view(-1, 1, 1) * 255, persistent=False)
         self.register_buffer("std", std.view(-1, 1, 1) * 255, persistent=False)
         classes = facts["num_classes"]
-        # Labels were checked when they were read; to check every batch's would wait for the device.
-        self.train_accuracy = MulticlassAccuracy(classes, average="micro", validate_args=False)
-        measured = evaluation_metrics(classes, facts["macro_metrics"])
+        self.train_accuracy = self.objective.training_metric(classes)
+        measured = self.objective.metrics(classes, facts["macro_metrics"])
         self.val_metrics, self.test_metrics = measured.clone(prefix="val/"), measured.clone(prefix="test/")
-        self.train_loss, self.val_loss, self.test_loss = _mean(), _mean(), _mean()
+        self.train_loss, self.val_loss, self.test_loss = mean_metric(), mean_metric(), mean_metric()
         # Beside the module, not in it, so that the state dict has one network, with timm's names; and
         # apart from the network that forward runs, so that hooks of observed passes are seen.
         network = torch.compile(self.network) if facts["compile"] else self.network
@@ -174,12 +184,17 @@ class Classification(LightningModule):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Cross entropy with the batch's target probabilities y, weighted by class if there are weights w.
 
-        That is torch's ``cross_entropy`` of probabilities: the sum of -w_k y_k log p_k over the batch's
-        images and classes, divided by the number of images, not by the sum of their weights. So means over
-        processes and accumulated batches are exact. ``train/loss`` is weighted too.
+        With softmax probabilities p, it is the mean over images of the sum of -w_k y_k log p_k over classes.
+        Of several labels an image, with p the sigmoid of each logit, it is the mean over images and classes
+        of -w_k y_k log p_k - (1 - y_k) log(1 - p_k). ``train/loss`` is weighted too.
+
+        Callbacks add to it by ``loss_terms``: functions of the normalised images and the network's logits.
         """
-        logits = self._train_network(self.normalize(batch["image"]))
-        loss = F.cross_entropy(logits, batch["target"], weight=self.class_weights)
+        images = self.normalize(batch["image"])
+        logits = self._train_network(images)
+        loss = self.objective.loss(logits, batch["target"], self.class_weights)
+        for term in self.loss_terms:
+            loss = loss + term(images, logits)
         # Against the image's own label: under mixing the image shows more than that class.
         self.train_accuracy.update(logits, batch["label"])
         size = len(logits)
@@ -189,12 +204,16 @@ class Classification(LightningModule):
         # and would be missing if the run is killed between the two.
         whole: dict[str, Any] = {"on_step": False, "on_epoch": True, "logger": False, "batch_size": size}
         self.log("train/loss", self.train_loss, **whole)
-        self.log("train/acc1_augmented", self.train_accuracy, **whole)
+        self.log(f"train/{self.objective.accuracies[0]}_augmented", self.train_accuracy, **whole)
         self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"], logger=False, batch_size=size)
         return loss
 
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Make the gradient that of a mean, also of fewer batches than are accumulated elsewhere."""
+        super().backward(loss * accumulated_short(self.trainer), *args, **kwargs)
+
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Plain cross entropy and metrics over the images with a label, whatever the protocol."""
+        """The loss without weights and metrics over the images with a label, whatever the protocol."""
         self._evaluate(batch, "val", self.val_loss, self.val_metrics)
 
     def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
@@ -206,54 +225,27 @@ class Classification(LightningModule):
     ) -> None:
         logits, label = self(batch["image"]), batch["label"]
         metrics.update(logits, label)
-        losses = F.cross_entropy(logits, label, reduction="none", ignore_index=UNKNOWN)
-        loss.update(losses[label != UNKNOWN])
+        loss.update(self.objective.losses(logits, label))
         size = len(logits)
         self.log(f"{stage}/loss", loss, on_step=False, on_epoch=True, batch_size=size)
         for name, metric in metrics.items(keep_base=False):
-            shown = name == "val/acc1"
+            shown = name == f"val/{self.objective.accuracies[0]}"
             self.log(name, metric, prog_bar=shown, on_step=False, on_epoch=True, batch_size=size)
 
     def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
-        """Index, label, predicted class and its probability, each (B,)."""
-        probability, predicted = self(batch["image"]).float().softmax(-1).max(-1)
-        return {
-            "index": batch["index"],
-            "label": batch["label"],
-            "predicted": predicted,
-            "probability": probability,
-        }
+        """Index, label, and what the objective says: class and probability, or all probabilities."""
+        said = self.objective.predictions(self(batch["image"]))
+        return {"index": batch["index"], "label": batch["label"], **said}
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with warm-up and the schedule, stepped with the optimiser."""
-        groups = decay_groups(self.network, self.hparams["weight_decay"])
-        # Lightning refuses to clip the gradients of a fused optimiser in mixed precision.
-        fused = not self.trainer.gradient_clip_val
-        optimizer = torch.optim.AdamW(groups, lr=self.hparams["lr"], fused=fused)
-        kind, total = self.hparams["schedule"], self.trainer.estimated_stepping_batches
-        if total == math.inf and kind == "cosine":
-            raise InputError(
-                "trainer.max_epochs is not set, nor max_steps: the cosine schedule needs to know where it "
-                "ends; give one of them, or model.schedule=constant"
-            )
-        warmup_epochs = self.hparams["warmup_epochs"]
-        warmup = round(warmup_epochs * steps_an_epoch(self.trainer))
-        if warmup > total:
-            rank_zero_warn(f"the {warmup_epochs} warm-up epochs do not end within the {total} training steps")
-        schedule = LambdaLR(optimizer, lambda step: warmup_then(kind, step, warmup, total))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        facts = self.hparams
+        return optimiser_with_schedule(
+            self, self.network, facts["lr"], facts["weight_decay"], facts["schedule"], facts["warmup_epochs"]
+        )
 
 
 def _first_difference(own: Sequence[str], given: Sequence[str]) -> tuple[str, str]:
     """The number and the name of the first class that two lists call differently, of each."""
     number = next(number for number, names in enumerate(zip(own, given, strict=True)) if len(set(names)) > 1)
     return f"'{own[number]}' as number {number}", f"'{given[number]}'"
-
-
-def _mean() -> MeanMetric:
-    # float64, which mps lacks: sums in another order, as in several processes, agree to far below 1e-6.
-    dtype = torch.float32 if torch.backends.mps.is_available() else torch.float64
-    # NaN has to be seen. Without its check, torchmetrics 1.8 takes no notice of weights: give each image.
-    mean = MeanMetric(nan_strategy="disable")
-    mean.set_dtype(dtype)
-    return mean

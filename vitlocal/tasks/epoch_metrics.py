@@ -7,18 +7,10 @@ from torch import Tensor
 
 from vitlocal.files import EpochTable
 from vitlocal.processes import writable_folder
+from vitlocal.tasks.objective import Objective, OneLabel, SeveralLabels, objective_of
 
-COLUMNS = (
-    "epoch",
-    "step",
-    "lr",
-    "train/loss",
-    "train/acc1_augmented",
-    "val/loss",
-    "val/acc1",
-    "val/acc5",
-    "val/f1_macro",
-    "val/auroc_macro",
+MACRO = ("val/f1_macro", "val/auroc_macro")
+LOCALITY = (
     "locality/mad_min",
     "locality/self_mass_of_mad_min",
     "locality/class_mass_of_mad_min",
@@ -29,10 +21,29 @@ COLUMNS = (
 )
 
 
-LOGGED = ("loss", *(name for name in COLUMNS if not name.startswith(("epoch", "step", "locality/"))))
-"""What the task logs, apart from what monitors of heads do."""
+def of_training(objective: Objective) -> tuple[str, ...]:
+    """What is measured of training under an objective."""
+    return ("train/loss", f"train/{objective.accuracies[0]}_augmented")
 
-OF_TRAINING = ("train/loss", "train/acc1_augmented")
+
+def of_validation(objective: Objective) -> tuple[str, ...]:
+    """What the task measures at validation under an objective."""
+    return ("val/loss", *(f"val/{name}" for name in objective.accuracies), *MACRO)
+
+
+def columns(objective: Objective) -> tuple[str, ...]:
+    """Of metrics.csv under an objective."""
+    return ("epoch", "step", "lr", *of_training(objective), *of_validation(objective), *LOCALITY)
+
+
+LOGGED = tuple(
+    dict.fromkeys(
+        name
+        for objective in (OneLabel(), SeveralLabels())
+        for name in ("loss", "lr", *of_training(objective), *of_validation(objective))
+    )
+)
+"""What the task may log, apart from what monitors of heads do."""
 
 
 class EpochMetrics(Callback):
@@ -60,17 +71,19 @@ class EpochMetrics(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add the epoch's row, and log it."""
+        objective = objective_of(pl_module.hparams.get("multilabel"))
         # Collective as the folder is: every process asks for them.
         values, folder = trainer.callback_metrics, writable_folder(trainer)
-        of_training = {name: float(values[name]) for name in OF_TRAINING if name in values}
+        training = {name: float(values[name]) for name in of_training(objective) if name in values}
         for logger in trainer.loggers:
             # Steps are counted from 0 in loggers, so this is the last one.
-            logger.log_metrics({**of_training, "epoch": trainer.current_epoch}, step=trainer.global_step - 1)
+            logger.log_metrics({**training, "epoch": trainer.current_epoch}, step=trainer.global_step - 1)
         # The trainer keeps what was measured in earlier epochs: only what is new is of this one.
         new = {name: value for name, value in values.items() if value is not self._seen.get(name)}
         self._seen = dict(values)
         if folder is None:
             return
-        row = {name: f"{float(new[name]):.6g}" for name in COLUMNS if name in new}
-        table = EpochTable(folder / "metrics.csv", COLUMNS)
+        names = columns(objective)
+        row = {name: f"{float(new[name]):.6g}" for name in names if name in new}
+        table = EpochTable(folder / "metrics.csv", names)
         table.write(trainer.current_epoch + 1, [{**row, "step": trainer.global_step}])

@@ -10,15 +10,15 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from vitlocal.files import atomic_path
 from vitlocal.processes import gathered, writable_folder
-
-COLUMNS = ("image", "label", "predicted", "probability")
+from vitlocal.tasks.objective import objective_of
 
 
 class PredictionWriter(BasePredictionWriter):
     """Writes ``predictions.csv`` into the run folder after ``predict``.
 
     One row an image: its path, or its position where it has none; its label, empty where unknown;
-    the predicted class; the probability of that class.
+    the predicted class; the probability of that class. Where images have several labels: 0 or 1 of each, as
+    ``label/NAME``, if any are known, and the probability of each, as ``probability/NAME``.
     """
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class PredictionWriter(BasePredictionWriter):
             row
             for part in gathered([{name: t.cpu() for name, t in batch.items()} for batch in predictions])
             for batch in part
-            for row in zip(*(batch[name].tolist() for name in ("index", *COLUMNS[1:])), strict=True)
+            for row in zip(*(values.tolist() for values in batch.values()), strict=True)  # the index first
             if row[0] >= 0  # else it is padding
         )
         folder = writable_folder(trainer)
@@ -48,10 +48,9 @@ class PredictionWriter(BasePredictionWriter):
         names = getattr(getattr(trainer.predict_dataloaders, "dataset", None), "names", None)
         path = folder / "predictions.csv"
         with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+            header, *rows = objective_of(facts.get("multilabel")).table([row[1:] for row in found], classes)
             writer = csv.writer(file)
-            writer.writerow(COLUMNS)
-            for index, label, predicted, probability in found:
-                image = index if names is None else names[index]
-                known = "" if label < 0 else classes[label]
-                writer.writerow((image, known, classes[predicted], f"{probability:.6f}"))
+            writer.writerow(["image", *header])
+            for (index, *_), row in zip(found, rows, strict=True):
+                writer.writerow([index if names is None else names[index], *row])
         rank_zero_info(f"vitlocal: predictions for {len(found)} images in {path}")

@@ -3,11 +3,12 @@
 import pytest
 import torch
 
-from vitlocal.models import ClippedSoftmax, Gated, Softmax, attention_weights
+from vitlocal.models import Causal, ClippedSoftmax, Gated, Softmax, attention_weights
 from vitlocal.models.attention import Enough
 
 KINDS = {
     "softmax": (Softmax, {}),
+    "causal": (Causal, {}),
     "clipped": (ClippedSoftmax, {"gamma": -0.05, "zeta": 1.1}),
     "linear gate": (Gated, {}),
     "MLP gate": (Gated, {"gate": "mlp"}),
@@ -61,7 +62,9 @@ def test_the_steps_are_made_of_each_other(make):
     attention, x = make(), tokens()
     steps, output = shown(attention, x)
     query, key, value = steps["qkv"]
-    torch.testing.assert_close(steps["scores"], query @ key.mT / 5**0.5)
+    bias = attention._bias(N, x)  # of which test_causal.py has a slow loop
+    scores = query @ key.mT / 5**0.5
+    torch.testing.assert_close(steps["scores"], scores if bias is None else scores + bias)
     mixed = steps["weights"] @ value * steps.get("gates", torch.ones(B, H, N))[..., None]
     torch.testing.assert_close(steps["context"], mixed.transpose(1, 2).reshape(B, N, H * 5))
     torch.testing.assert_close(output, attention.proj(steps["context"]))
@@ -165,6 +168,8 @@ def test_in_bfloat16_scores_and_weights_are_exact(make):
         torch.bfloat16,
     ]
     query, key, _ = steps["qkv"].double()
-    torch.testing.assert_close(steps["scores"].double(), query @ key.mT / 5**0.5, rtol=1e-5, atol=1e-5)
+    bias = attention._bias(N, x)
+    scores = query @ key.mT / 5**0.5 + (0 if bias is None else bias)
+    torch.testing.assert_close(steps["scores"].double(), scores, rtol=1e-5, atol=1e-5)
     assert output.dtype == torch.bfloat16
     torch.testing.assert_close(output, coarse, rtol=0.02, atol=0.05)

@@ -71,10 +71,10 @@ def remember(attention: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> N
 def explicit(attention: Any, x: Tensor, tap: Tap, queries: Tensor | None = None) -> Tensor:
     """See :meth:`vitlocal.models.attention.Attention.explicit`."""
     args, kwargs = attention.beside
-    with _StepByStep(tap, queries):
+    with _StepByStep(tap, queries, attention.num_heads):
         output = attention.forward(x, *args, **kwargs)
     output = output[0] if isinstance(output, tuple) else output
-    return output if queries is None else output[:, queries]
+    return output if queries is None else output.flatten(1, -2)[:, queries]
 
 
 def context(
@@ -88,9 +88,9 @@ def context(
 class _StepByStep(TorchFunctionMode):
     """Within it, scaled dot-product attention is carried out step by step, under a tap."""
 
-    def __init__(self, tap: Tap, queries: Tensor | None) -> None:
+    def __init__(self, tap: Tap, queries: Tensor | None, num_heads: int) -> None:
         super().__init__()
-        self.tap, self.queries = tap, queries
+        self.tap, self.queries, self.num_heads = tap, queries, num_heads
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -112,11 +112,16 @@ class _StepByStep(TorchFunctionMode):
         if is_causal or (attn_mask is not None and attn_mask.dtype == torch.bool):
             raise InputError("the model masks its attention: only full self-attention can be observed")
         qkv = torch.stack([query, key, value])
+        flat = query.ndim == 3  # images and heads in one dimension
+        if flat:
+            qkv = qkv.unflatten(1, (-1, self.num_heads))
+            attn_mask = None if attn_mask is None else attn_mask.unflatten(0, (-1, self.num_heads))
         mixed = context(qkv, self.tap, self.queries, scale, attn_mask)
         if self.queries is not None:  # the module wants a row for each token
-            rows = mixed.new_zeros(len(mixed), query.shape[2], mixed.shape[2])
+            rows = mixed.new_zeros(len(mixed), query.shape[-2], mixed.shape[2])
             mixed = rows.index_copy(1, self.queries, mixed)
-        return mixed.unflatten(-1, (query.shape[1], -1)).transpose(1, 2)
+        mixed = mixed.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        return mixed.flatten(0, 1) if flat else mixed
 
 
 def made(library: str, name: str, fetched: bool, make: Callable[[], Any]) -> Any:

@@ -1,12 +1,14 @@
-"""ViTs of timm: ``VisionTransformer``, ``Beit`` and ``Eva``."""
+"""ViTs of timm whose every layer attends over all patches."""
 
+from functools import partial
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from vitlocal.errors import InputError
 from vitlocal.models.adapters.base import (
     Adapted,
+    explicit,
     given,
     grid,
     made,
@@ -15,13 +17,17 @@ from vitlocal.models.adapters.base import (
     unknown,
     unsupported,
 )
+from vitlocal.models.attention import Tap
+from vitlocal.models.attention.base import tapped
 
 
 class Timm(Adapted):
     """A Vision Transformer of timm, by its name there.
 
-    That is a ``VisionTransformer`` (ViT, DeiT, DINO, CLIP's and others), ``Beit`` (BEiT, with relative
-    positions) or ``Eva`` (EVA, EVA02, DINOv3 and others with rotary positions).
+    That is a ``VisionTransformer`` (ViT, DeiT, DINO, CLIP's and others), ``VisionTransformerRelPos`` or
+    ``Beit`` (with relative positions), ``VisionTransformerSAM`` without windows, ``Eva`` (EVA, EVA02, DINOv3
+    and others with rotary positions), or ``Cait``, whose layers of patches are observed: each head's
+    softmax, before talking heads mix them.
 
     Args:
         name: such as ``vit_tiny_patch16_224``.
@@ -58,7 +64,8 @@ class Timm(Adapted):
             raise unsupported("timm", name, network)
         self.model, self.trained = network, pretrained
         self.image_size = pair(network.patch_embed.img_size)
-        self.class_token = network.cls_token is not None
+        tokens = network.geometry.num_prefix_tokens
+        self.class_token = tokens > 0 and network.cls_token is not None
         config = timm.data.resolve_model_data_config(network)
         self.mean, self.std = config["mean"], config["std"]
 
@@ -66,22 +73,70 @@ class Timm(Adapted):
 def adapt(network: Any) -> bool:
     """See :func:`vitlocal.models.adapters.adapt`."""
     from timm.layers import Attention, AttentionRope
-    from timm.models import beit
+    from timm.models import beit, vision_transformer_relpos, vision_transformer_sam
+    from timm.models.cait import Cait, TalkingHeadAttn
     from timm.models.eva import Eva, EvaAttention
     from timm.models.vision_transformer import VisionTransformer
 
-    if not isinstance(network, VisionTransformer | beit.Beit | Eva):
+    relative, windowed = vision_transformer_relpos, vision_transformer_sam
+    networks = VisionTransformer | relative.VisionTransformerRelPos | windowed.VisionTransformerSAM
+    if not isinstance(network, networks | beit.Beit | Eva | Cait):
         return False
-    kinds = (Attention, AttentionRope, EvaAttention, beit.Attention)
+    kinds = Attention | AttentionRope | EvaAttention | beit.Attention | TalkingHeadAttn
+    kinds |= relative.RelPosAttention | windowed.Attention
+    embed: Any = network.patch_embed
+    # A window as large as the image is none.
+    if any(getattr(block, "window_size", 0) not in (0, *embed.grid_size[:1]) for block in network.blocks):
+        return False
     parts: list[nn.Module] = list(network.blocks.modules())
     found: list[Any] = [part for part in parts if isinstance(part, kinds)]
     if not found or len(found) != len(network.blocks):
         return False
     for attention in found:
-        attention.fused_attn = True  # unless the environment switched it off
-        make_explicit(attention, attention.num_heads)
-    embed = network.patch_embed
+        mixes_heads = isinstance(attention, TalkingHeadAttn)
+        if mixes_heads:
+            attention.explicit = partial(talking_heads, attention)
+        else:
+            make_explicit(attention, attention.num_heads)
+            attention.explicit = partial(fused, attention)
+    # Cait's class token comes after the layers of patches.
+    tokens = 0 if isinstance(network, Cait | windowed.VisionTransformerSAM) else network.num_prefix_tokens
     title = f"timm's {type(network).__name__}"
-    geometry = grid(title, pair(embed.img_size), pair(embed.patch_size), network.num_prefix_tokens)
+    geometry = grid(title, pair(embed.img_size), pair(embed.patch_size), tokens)
     network.geometry = geometry  # type: ignore[assignment]
     return True
+
+
+def fused(attention: Any, x: Tensor, tap: Tap, queries: Tensor | None = None) -> Tensor:
+    """See :meth:`vitlocal.models.attention.Attention.explicit`, which takes the fused call step by step.
+
+    A project or the environment may have switched that call off, and finds the switch as it was.
+    """
+    before = attention.fused_attn
+    attention.fused_attn = True
+    try:
+        return explicit(attention, x, tap, queries)
+    finally:
+        attention.fused_attn = before
+
+
+def talking_heads(attention: Any, x: Tensor, tap: Tap, queries: Tensor | None = None) -> Tensor:
+    """See :meth:`vitlocal.models.attention.Attention.explicit`; heads are mixed before and after the softmax.
+
+    Shazeer et al. 2020, arXiv 2003.02436. The weights are those of the softmax: after the second mixing a
+    row sums to no fixed value.
+    """
+    qkv = attention.qkv(x).unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    query, key, value = tapped(tap, "qkv", qkv)
+    if queries is not None:
+        query = query[:, :, queries]
+    scores = _over_heads(attention.proj_l, (query * attention.scale) @ key.transpose(-2, -1))
+    weights = tapped(tap, "weights", tapped(tap, "scores", scores.float()).softmax(-1))
+    mixed = _over_heads(attention.proj_w, weights.to(value.dtype)) @ value
+    return attention.proj(tapped(tap, "context", mixed.transpose(1, 2).flatten(2)))
+
+
+def _over_heads(linear: nn.Module, rows: Tensor) -> Tensor:
+    """A linear layer from heads to heads, (B, H, Q, N) to (B, H, Q, N)."""
+    mixed: Tensor = linear(rows.permute(0, 2, 3, 1))
+    return mixed.permute(0, 3, 1, 2)

@@ -1,12 +1,23 @@
 """ViTs of Hugging Face transformers."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from vitlocal.errors import InputError
-from vitlocal.models.adapters.base import Adapted, given, grid, made, make_explicit, pair, unsupported
+from vitlocal.models.adapters.base import (
+    Adapted,
+    explicit,
+    given,
+    grid,
+    made,
+    make_explicit,
+    pair,
+    unsupported,
+)
+from vitlocal.models.attention import Tap
 
 HALF = (0.5, 0.5, 0.5)
 KINDS = ("vit", "deit", "dinov2", "dinov2_with_registers", "dinov3_vit", "ijepa", "vit_msn")
@@ -94,6 +105,19 @@ class Transformers(Adapted):
         return output.logits if hasattr(output, "logits") else output.last_hidden_state
 
 
+def by_sdpa(config: Any, attention: Any, x: Tensor, tap: Tap, queries: Tensor | None = None) -> Tensor:
+    """See :meth:`vitlocal.models.attention.Attention.explicit`, which takes ``sdpa`` step by step.
+
+    A project may have chosen another implementation, such as eager, and finds its choice as it was.
+    """
+    before = config._attn_implementation
+    config._attn_implementation = "sdpa"
+    try:
+        return explicit(attention, x, tap, queries)
+    finally:
+        config._attn_implementation = before
+
+
 def adapt(network: Any) -> bool:
     """See :func:`vitlocal.models.adapters.adapt`."""
     if getattr(getattr(network, "config", None), "model_type", None) not in KINDS:
@@ -108,4 +132,5 @@ def adapt(network: Any) -> bool:
     )
     for attention in found:
         make_explicit(attention, config.num_attention_heads)
+        attention.explicit = partial(by_sdpa, config, attention)
     return True

@@ -1,13 +1,17 @@
 """What every kind of attention promises: a fast forward, and the same step by step."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
+
+from vitlocal.errors import InputError
+from vitlocal.geometry import Geometry
+from vitlocal.models.pruning import columns_of, cut_linear
 
 QkvHook = Callable[[Tensor, Tensor], None]
 """Called with the tokens (B, N, C) of a forward pass, and their queries, keys and values (3, B, H, N, D)."""
@@ -53,10 +57,45 @@ class Attention(nn.Module, ABC):
     Attributes:
         num_heads: number of attention heads.
         head_dim: features of a head's queries, keys and values.
+        num_hops: number K of hops, for kinds whose heads have rows of weights at each of them; else 0.
+        head_numbers: what the heads are called: from 0, and where some were cut out, as they were before.
+        layer_number: the same of its layer; None where none was cut out.
     """
 
     num_heads: int
     head_dim: int
+    num_hops: int = 0
+    layer_number: int | None = None
+    _head_numbers: tuple[int, ...] = ()
+
+    @property
+    def head_numbers(self) -> tuple[int, ...]:
+        """See the class."""
+        return self._head_numbers or tuple(range(self.num_heads))
+
+    def keep_heads(self, numbers: Sequence[int]) -> None:
+        """Cut all other heads out of the module.
+
+        For kinds with layers ``qkv`` and ``proj``; one that has more parameters a head cuts those, too.
+
+        Args:
+            numbers: those of :attr:`head_numbers` that are kept, at least one.
+
+        Raises:
+            InputError: the kind has no such layers.
+        """
+        inner = self.num_heads * self.head_dim
+        qkv, proj = getattr(self, "qkv", None), getattr(self, "proj", None)
+        if not isinstance(qkv, nn.Linear) or not isinstance(proj, nn.Linear) or proj.in_features != inner:
+            raise InputError(
+                f"heads can't be cut out of {type(self).__name__}, which has no layers qkv and proj as "
+                "Softmax has: give another kind of attention, or write a keep_heads for it"
+            )
+        places = [self.head_numbers.index(number) for number in numbers]
+        columns = columns_of(places, self.head_dim, proj.weight.device)
+        cut_linear(qkv, outputs=torch.cat([columns + part * inner for part in range(3)]))
+        cut_linear(proj, inputs=columns)
+        self.num_heads, self._head_numbers = len(places), tuple(numbers)
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
@@ -72,8 +111,9 @@ class Attention(nn.Module, ABC):
 
         - ``qkv`` (3, B, H, N, D): queries, keys and values of all tokens;
         - ``scores`` (B, H, Q, N), float32 or wider: what the weights are made of;
-        - ``weights`` (B, H, Q, N), float32 or wider: those of the values, before a gate;
-        - ``gates`` (B, H, Q), where the kind has them;
+        - ``weights`` (B, H, Q, N), float32 or wider: those of the values, before a gate; (B, H K, Q, N) where
+          there are hops, all of a head after those of the head before;
+        - ``gates`` (B, H, Q), where the kind has them; ``hop_gates`` (H, 1 + K) where there are hops;
         - ``context`` (B, Q, H D): what the output projection reads, head after head.
 
         Args:
@@ -85,6 +125,13 @@ class Attention(nn.Module, ABC):
 
         Returns:
             (B, Q, C).
+        """
+
+    def place(self, geometry: Geometry) -> None:
+        """Told where its tokens are, once, by the network that it is part of; most kinds need not know.
+
+        Raises:
+            InputError: the kind does not work there.
         """
 
     def register_qkv_hook(self, hook: QkvHook) -> RemovableHandle:
@@ -160,6 +207,12 @@ def softmax(scores: Tensor) -> Tensor:
     return scores
 
 
+def num_maps(attention: Any) -> int:
+    """How many rows of weights a query has in a module: one a head, or one a head and hop."""
+    heads: int = attention.num_heads
+    return heads * (getattr(attention, "num_hops", 0) or 1)
+
+
 @torch.no_grad()
 def attention_weights(
     attention: Any, x: Tensor | None, queries: Tensor | None = None, qkv: Tensor | None = None
@@ -173,7 +226,7 @@ def attention_weights(
         qkv: the same.
 
     Returns:
-        (B, H, Q, N).
+        (B, H, Q, N); (B, H K, Q, N) where there are hops.
     """
     found: list[Tensor] = []
 

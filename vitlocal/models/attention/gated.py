@@ -1,6 +1,7 @@
 """Attention whose heads can close (Bondarenko et al. 2023, arXiv 2306.12929)."""
 
 import math
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import torch
@@ -11,6 +12,7 @@ from vitlocal.errors import InputError
 from vitlocal.models.attention.softmax import Softmax
 
 GateKind = Literal["linear", "mlp", "all_heads_linear"]
+"""What a gate is made of: a linear layer or an MLP for each head, or a linear layer over the whole token."""
 
 HIDDEN = 4
 LARGEST_HIDDEN = 2**16
@@ -40,6 +42,13 @@ class GroupedLinear(nn.Module):
         matrix = (self.own * self.weight[:, :, None]).flatten(0, 1).flatten(1)
         return F.linear(x, matrix, self.bias)
 
+    def keep(self, groups: Sequence[int], inputs: bool) -> None:
+        """Cut the other groups out; of the input, too, or it still has the features of all."""
+        own = self.own[groups]
+        self.own = own[:, :, groups] if inputs else own
+        self.bias = nn.Parameter(self.bias.detach().unflatten(0, (len(self.weight), -1))[groups].flatten())
+        self.weight = nn.Parameter(self.weight.detach()[groups])
+
 
 class Gate(nn.Module):
     """Gates of the heads, from the tokens that the attention layer gets; one a head and token.
@@ -60,6 +69,7 @@ class Gate(nn.Module):
 
     def __init__(self, kind: GateKind, width: int, heads: int, hidden: int, pi_init: float) -> None:
         super().__init__()
+        self.kind = kind
         features = width // heads
         if kind == "mlp":
             first, last = GroupedLinear(heads, features, hidden), GroupedLinear(heads, hidden, 1)
@@ -72,6 +82,17 @@ class Gate(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Tokens (B, N, D) to gates (B, N, H), from 0, closed, to 1."""
         return self.layers(x).sigmoid()
+
+    def keep_heads(self, places: Sequence[int]) -> None:
+        """Cut the gates of other heads out."""
+        first, *others = (layer for layer in self.layers if isinstance(layer, GroupedLinear))
+        if self.kind == "all_heads_linear":
+            first.weight = nn.Parameter(first.weight.detach()[:, places])
+            first.bias = nn.Parameter(first.bias.detach()[places])
+        else:
+            first.keep(places, inputs=False)
+            for layer in others:
+                layer.keep(places, inputs=True)
 
 
 class Gated(Softmax):
@@ -117,6 +138,11 @@ class Gated(Softmax):
                 f"hidden of Gated is {hidden} but gate is {gate}: give gate=mlp, or leave hidden out"
             )
         self.gate = Gate(gate, dim, num_heads, hidden, pi_init)
+
+    def keep_heads(self, numbers: Sequence[int]) -> None:
+        """See :meth:`Attention.keep_heads`."""
+        self.gate.keep_heads([self.head_numbers.index(number) for number in numbers])
+        super().keep_heads(numbers)
 
     def _mix(self, x: Tensor) -> Tensor:
         return super()._mix(x) * self.gate(x)[..., None]

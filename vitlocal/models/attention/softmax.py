@@ -64,11 +64,16 @@ class Softmax(Attention):
     ) -> Tensor:
         """See :meth:`Attention.explicit`."""
         qkv = self.split(self.qkv(x)) if qkv is None else qkv
-        context = explicit_attention(qkv, tap, queries, self._weigh)
+        bias = self._bias(qkv.shape[-2], qkv)
+        context = explicit_attention(qkv, tap, queries, self._weigh, bias=bias)
         if (gates := self._gates(x if queries is None else x[:, queries])) is not None:
             context = context * tapped(tap, "gates", gates)[..., None]
         context = tapped(tap, "context", context.transpose(1, 2).flatten(2))
         return self.proj_drop(self.proj(context))
+
+    def _bias(self, tokens: int, like: Tensor) -> Tensor | None:
+        """What is added to the scores of N tokens, (H or 1, N, N) on the device of ``like``, or None."""
+        return None
 
     def _weigh(self, scores: Tensor) -> Tensor:
         """Scores (B, H, Q, N), which it may overwrite, to weights."""
