@@ -1,6 +1,6 @@
 """What data sets in batches have in common, of images or sequences: how they are served, and resumed."""
 
-from abc import ABC
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, TypeVar
 
@@ -48,6 +48,14 @@ class BatchedDataModule(DataModule, ABC):
 
     def fetch(self) -> None:
         """Download what is read; called in one process only."""
+
+    @abstractmethod
+    def setup(self, stage: str | None = None) -> None:
+        """Fill ``_datasets``, once for all stages.
+
+        Raises:
+            InputError: the data are missing or wrong.
+        """
 
     def prepare_data(self) -> None:
         """Download, decode and cache, so that ``setup`` in every process only reads."""
