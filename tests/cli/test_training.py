@@ -272,6 +272,21 @@ def test_digits_are_the_default(capsys, monkeypatch, tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    "words", ["--config modern.yaml -c=baseline.yaml", "-c modern.yaml --config=baseline.yaml"]
+)
+def test_what_is_typed_counts_before_files_too(words, tmp_path, monkeypatch, capsys):
+    """As pytorch-lightning#17533 has it, a file that is named behind them would undo the flags."""
+    monkeypatch.chdir(tmp_path)
+    typed = ["--protocol.mixing=CutMix", "--trainer.max_epochs", "5"]
+    with pytest.raises(SystemExit):
+        main(["fit", *typed, *words.split(), "--print_config"])
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert printed["protocol"]["mixing"]["class_path"] == "vitlocal.protocol.CutMix"
+    # Of the files, the last counts.
+    assert printed["protocol"]["label_smoothing"] is None and printed["trainer"]["max_epochs"] == 5
+
+
 def test_a_file_of_ones_own_goes_before_a_shipped_one(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "modern.yaml").write_text("protocol: {label_smoothing: {epsilon: 0.3}}\n")

@@ -2,6 +2,7 @@
 
 import copy
 import csv
+import json
 import pickle
 
 import pytest
@@ -9,6 +10,7 @@ import timm
 import torch
 import transformers
 from lightning.pytorch import LightningModule
+from lightning.pytorch.loggers import TensorBoardLogger
 from torch import nn
 from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, TensorDataset
 from torchvision.models import VisionTransformer as TorchvisionViT
@@ -17,16 +19,18 @@ from vitlocal.activations import OutlierMonitor
 from vitlocal.errors import InputError
 from vitlocal.geometry import Grid
 from vitlocal.heads import LocalityMonitor, find_attention, head_statistics
+from vitlocal.heads.functional import uniform_statistics
 from vitlocal.observing.batches import Numbering, images_of
 from vitlocal.observing.hooks import find_network
 
 IMAGES = torch.randn(10, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(10) % 3
+GRID = Grid(4, 4, num_prefix_tokens=1)
 
 
-def timm_network():
+def timm_network(**options):
     torch.manual_seed(0)
-    network = timm.create_model("test_vit", img_size=16, patch_size=4, num_classes=3)
+    network = timm.create_model("test_vit", img_size=16, patch_size=4, num_classes=3, **options)
     for name, parameter in network.named_parameters():  # random weights attend to all alike
         if "qkv.weight" in name:
             parameter.data *= 10
@@ -68,14 +72,13 @@ def mad(path, epoch):
 
 
 @torch.no_grad()
-def expected(network, images):
+def expected(network, images, grid=GRID):
     """MAD of every head from the weights that timm's own unfused attention drops out of."""
     seen = []
     for block in network.eval().blocks:
         block.attn.fused_attn = False
         block.attn.attn_drop.register_forward_hook(lambda _, __, output: seen.append(output.double()))
     network(images)
-    grid = Grid(4, 4, num_prefix_tokens=1)
     return [head for weights in seen for head in head_statistics(weights, grid)["mad"].mean(0).tolist()]
 
 
@@ -144,8 +147,7 @@ def test_whichever_implementation_transformers_has(kind, make_trainer, tmp_path)
     network.set_attn_implementation("eager")
     with torch.no_grad():
         weights = network.eval()(IMAGES, output_attentions=True).attentions
-    grid = Grid(4, 4, num_prefix_tokens=1)
-    heads = [head for each in weights for head in head_statistics(each, grid)["mad"].mean(0).tolist()]
+    heads = [head for each in weights for head in head_statistics(each, GRID)["mad"].mean(0).tolist()]
     assert mad(tmp_path, 1) == pytest.approx(heads, rel=1e-4)
 
 
@@ -262,6 +264,28 @@ def test_outliers_of_torchvision_s_network(make_trainer, tmp_path):
         network.eval()(IMAGES)
     norms = seen[0].abs().flatten(1).amax(1)
     assert float(first["block_inf_norm"]) == pytest.approx(norms.mean().item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("sanity_steps", [0, 2])
+def test_images_of_another_size_than_the_network_was_made_for(sanity_steps, make_trainer, tmp_path):
+    """As transformers' Dinov2 is run on 224 pixels though made for 518, or timm with dynamic_img_size."""
+    images = torch.randn(10, 3, 16, 24, generator=torch.Generator().manual_seed(1))
+    network = timm_network(dynamic_img_size=True)
+    loader = DataLoader(TensorDataset(images, LABELS), 4)
+    trainer = make_trainer(
+        callbacks=[LocalityMonitor(), OutlierMonitor()],
+        default_root_dir=tmp_path,
+        num_sanity_val_steps=sanity_steps,
+        logger=TensorBoardLogger(tmp_path),
+    )
+    trainer.fit(Mine(network), loader, loader)
+    wide = Grid(4, 6, num_prefix_tokens=1)
+    assert mad(tmp_path, 0) == pytest.approx(
+        expected(timm_network(dynamic_img_size=True), images, wide), rel=1e-4
+    )
+    facts = json.loads(next(tmp_path.rglob("geometry.json")).read_text())
+    assert (facts["geometry"]["height"], facts["geometry"]["width"]) == (4, 6)
+    assert facts["uniform"]["mad"] == pytest.approx(uniform_statistics(wide)["mad"])
 
 
 @pytest.mark.parametrize(

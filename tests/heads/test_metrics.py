@@ -2,6 +2,7 @@ import pickle
 
 import pytest
 import torch
+from torchmetrics import MetricCollection
 
 from tests.heads.toy import random_attention
 from vitlocal import heads
@@ -45,6 +46,20 @@ def test_states_add_up_over_processes(metric_class, function):
     parts[0].merge_state(parts[1])
     mean = function(attention.double(), GRID).mean(0)
     torch.testing.assert_close(parts[0].compute(), mean, rtol=1e-5, atol=0)
+
+
+def test_a_collection_keeps_them_apart():
+    """As torchmetrics#1890 has it, those with equal sums after the first batch would be one."""
+    batches = [torch.eye(7).expand(2, HEADS, 7, 7), random_attention(3, HEADS, 7)]
+    together = MetricCollection({name: kind(HEADS, GRID) for name, (kind, _) in METRICS.items()})
+    for batch in batches:
+        together.update(batch)
+    found = together.compute()
+    for name, (kind, _) in METRICS.items():
+        single = kind(HEADS, GRID)
+        for batch in batches:
+            single.update(batch)
+        torch.testing.assert_close(found[name], single.compute())
 
 
 def test_all_statistics_in_one_metric():

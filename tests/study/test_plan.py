@@ -150,10 +150,19 @@ def test_the_ablation_is_the_whole_factorial(tmp_path):
 
 
 def test_conditions_that_are_one_run_are_refused(tmp_path):
-    """Such as where a protocol's file comes after what it undoes."""
+    conditions = {
+        "baseline": "--config baseline.yaml",
+        "crops": "--config modern.yaml --config baseline.yaml",
+    }
+    with pytest.raises(InputError, match="the conditions baseline and crops are the same run on digits"):
+        plan.cells(tmp_path, resolve, DIGITS, conditions, [0])
+
+
+def test_a_file_for_all_conditions_undoes_none(tmp_path):
     conditions = {"baseline": "", "cutmix": "--protocol.mixing=CutMix"}
-    with pytest.raises(InputError, match="the conditions baseline and cutmix are the same run on digits"):
-        plan.cells(tmp_path, resolve, DIGITS, conditions, [0], "--config baseline.yaml")
+    baseline, cutmix = plan.cells(tmp_path, resolve, DIGITS, conditions, [0], "--config baseline.yaml")
+    assert baseline.settings["protocol.mixing"] == "null"
+    assert cutmix.settings["protocol.mixing.class_path"] == '"vitlocal.protocol.CutMix"'
 
 
 def test_conditions_begin_with_their_trunk(tmp_path):

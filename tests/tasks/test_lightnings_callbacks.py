@@ -58,6 +58,14 @@ def test_training_by_steps_ends_its_schedule_there(fit, words):
             ("--checkpoint.monitor=val_acc1",),
             "RunCheckpoint monitors val_acc1, which is not logged: give val/acc1",
         ),
+        (
+            ("--trainer.callbacks=ModelCheckpoint", "--trainer.callbacks.filename={epoch}-{val/loss:.2f}"),
+            "ModelCheckpoint.filename is {epoch}-{val/loss:.2f}, whose / makes folders",
+        ),
+        (
+            ("--trainer.callbacks=LearningRateMonitor",),
+            "LearningRateMonitor writes to loggers, and there is none",
+        ),
         (("--trainer.val_check_interval=500",), "`val_check_interval` (500) must be less than or equal"),
         (("--trainer.max_epochs=-1",), "trainer.max_epochs is not set, nor max_steps"),
     ],
@@ -67,7 +75,7 @@ def test_what_cannot_be_is_refused_before_the_first_step(fit, tmp_path, capsys, 
         fit(*words)
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert ended.value.code == 1 and said.startswith("vitlocal: error: ") and sentence in said
-    assert not list(tmp_path.rglob("metrics.csv"))
+    assert not list(tmp_path.rglob("metrics.csv")) and not list(tmp_path.rglob("config.yaml"))
 
 
 def test_a_constant_rate_needs_no_end(fit):

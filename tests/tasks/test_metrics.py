@@ -45,6 +45,16 @@ def test_in_batches_with_padding_they_are_sklearns(absent):
     assert found["acc1"].item() == pytest.approx((logits.argmax(1) == labels).double().mean().item())
 
 
+def test_metrics_that_agree_on_the_first_batch_stay_apart():
+    """As torchmetrics#2596 has it, a collection would take them for one, and update only the first."""
+    logits = torch.arange(6.0).flip(0).expand(4, 6)
+    metrics = evaluation_metrics(6, macro=True)
+    metrics.update(logits, torch.full((4,), 5))  # in the last place: acc5 and F1 count the same
+    metrics.update(logits, torch.full((4,), 3))  # in the fourth
+    found = metrics.compute()
+    assert (found["acc1"], found["acc5"], found["f1_macro"]) == (0, 0.5, 0)
+
+
 def test_sklearns_own_one_against_the_rest():
     logits, labels = drawn(80, 4, seed=1)
     expected = roc_auc_score(labels, logits.double().softmax(1), multi_class="ovr", average="macro")

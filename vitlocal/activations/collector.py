@@ -17,10 +17,17 @@ from vitlocal.activations.outliers import (
     OutputStatistics,
 )
 from vitlocal.errors import InputError
-from vitlocal.geometry import Geometry
+from vitlocal.geometry import Geometry, Grid
 from vitlocal.models.attention import Enough
 from vitlocal.observing.batches import chosen_images
-from vitlocal.observing.hooks import CHUNK_ELEMENTS, find_attention, find_network, places, shows_qkv
+from vitlocal.observing.hooks import (
+    CHUNK_ELEMENTS,
+    find_attention,
+    find_network,
+    note_size,
+    places,
+    shows_qkv,
+)
 
 OUTPUTS = ("attention", "mlp", "block")
 """Outputs of a layer that are observed: those of its two branches, and its own, after the residual sums."""
@@ -98,24 +105,28 @@ class OutlierCollector:
         small_value: float = SMALL_VALUE,
         chosen: Sequence[Tensor] | None = None,
     ) -> None:
-        network: Any = find_network(module)
-        self.geometry: Geometry = network.geometry
+        self._network: Any = find_network(module)
+        self.geometry: Geometry = self._network.geometry
         self.images = torch.zeros((), device=device)
         self._chosen = None if chosen is None else [indices.to(device) for indices in chosen]
         self._layers = [
             _Layer(block, attention, device, deviations, small_value)
-            for block, attention in find_blocks(network)
+            for block, attention in find_blocks(self._network)
         ]
-        self.places = places(network)
+        self.places = places(self._network)
 
     @contextmanager
     def batch(self, images: Tensor, index: Tensor | None = None, loader: int = 0) -> Iterator[None]:
         """As :meth:`vitlocal.heads.collector.HeadCollector.batch`."""
         among = chosen_images(images, index, None if self._chosen is None else self._chosen[loader])
+        pixels: list[int] = []
         with ExitStack() as hooks:
+            hooks.callback(note_size(self._network, pixels).remove)
             for layer in self._layers:
                 layer.watch(hooks, (lambda x: x) if among is None else (lambda x: x[among]))
             yield
+        if isinstance(self.geometry, Grid) and pixels and (tokens := self._layers[0].tokens):
+            self.geometry = self.geometry.fitted(pixels, tokens)
         self.images += len(images) if among is None else len(among)
 
     def compute(self) -> list[LayerOutliers]:
@@ -141,6 +152,11 @@ class _Layer:
         self._outputs: dict[str, OutputOutliers] = {}
         self._heads = self._placed(IdleHeads(attention.num_heads, small_value))
         self._shows_values = shows_values(attention)
+
+    @property
+    def tokens(self) -> int:
+        """How many there are, prefix tokens included; 0 before any was seen."""
+        return self._outputs["block"].tokens if "block" in self._outputs else 0
 
     def _placed(self, metric: Any) -> Any:
         if self._device.type == "mps":  # which has no float64

@@ -7,13 +7,18 @@ from lightning.pytorch.callbacks import (
     BackboneFinetuning,
     BatchSizeFinder,
     Callback,
+    DeviceStatsMonitor,
+    LearningRateMonitor,
+    ModelCheckpoint,
     ModelPruning,
     SpikeDetection,
     StochasticWeightAveraging,
+    ThroughputMonitor,
 )
 
 from vitlocal.errors import InputError
 from vitlocal.heads import LocalityMonitor
+from vitlocal.runs.resuming import refuse_folders
 from vitlocal.tasks.epoch_metrics import LOGGED
 
 REFUSED: dict[type[Callback], str] = {
@@ -31,19 +36,29 @@ REFUSED: dict[type[Callback], str] = {
 }
 """Why, and what would do. As they are in Lightning 2.6, they fail late or train something else silently."""
 
+NEED_A_LOGGER = DeviceStatsMonitor | LearningRateMonitor | ThroughputMonitor
+"""What they find goes to loggers alone."""
+
 
 def check(trainer: Trainer) -> None:
     """Look at all callbacks, before anything is written.
 
     Raises:
-        InputError: one can't be had, or what it monitors is a slip of a name that is logged; other names may
-            come from anywhere.
+        InputError: one can't be had, lacks a logger, would make folders of its files' names, or monitors a
+            slip of a name that is logged; other names may come from anywhere.
     """
     plain = {re.sub(r"[\W_]", "", name): name for name in (*LOGGED, *LocalityMonitor.headlines)}
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         name = type(callback).__name__
         if why := REFUSED.get(type(callback)):
             raise InputError(f"{name} {why}")
+        if isinstance(callback, NEED_A_LOGGER) and not trainer.loggers:
+            raise InputError(
+                f"{name} writes to loggers, and there is none: leave it out, or give a trainer.logger; the "
+                "learning rate is in metrics.csv without one too"
+            )
+        if isinstance(callback, ModelCheckpoint) and callback.filename is not None:
+            refuse_folders(name, callback.filename, callback.auto_insert_metric_name)
         monitor = getattr(callback, "monitor", None)
         near = plain.get(re.sub(r"[\W_]", "", monitor)) if isinstance(monitor, str) else None
         if near is not None and near != monitor:

@@ -1,5 +1,7 @@
 """What the parsers of all commands have in common."""
 
+from collections.abc import Sequence
+from itertools import islice
 from typing import Any, NoReturn
 
 import yaml
@@ -8,6 +10,25 @@ from jsonargparse import ActionConfigFile, ArgumentParser
 from vitlocal import config_files
 from vitlocal.cli import messages, model_words
 from vitlocal.errors import UsageError
+
+
+def files_first(words: Sequence[str]) -> list[str]:
+    """The words with configurations before the others, so that what is typed counts wherever it stands.
+
+    >>> files_first(["--lr=0.1", "--config", "a.yaml", "--small", "-c=b.yaml"])
+    ['--config', 'a.yaml', '-c=b.yaml', '--lr=0.1', '--small']
+    """
+    files: list[str] = []
+    others: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        if word in ("-c", "--config"):
+            files += [word, *islice(rest, 1)]
+        elif word.startswith(("-c=", "--config=")):
+            files.append(word)
+        else:
+            others.append(word)
+    return files + others
 
 
 class ConfigFile(ActionConfigFile):

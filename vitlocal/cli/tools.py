@@ -9,7 +9,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from docstring_parser import parse
 
 from vitlocal.cli.commands import COMMANDS
-from vitlocal.cli.parsing import ConfigFile, Sentences
+from vitlocal.cli.parsing import ConfigFile, Sentences, files_first
 from vitlocal.errors import InputError
 
 OF_THE_COMMAND_LINE = ("words", "resolve")
@@ -55,7 +55,7 @@ def main(name: str, words: list[str]) -> None:
         InputError: see the command's function.
     """
     command, function, parser = COMMANDS[name], function_of(name), parser_of(name)
-    given = dict(vars(parser.instantiate(parser.parse_args(words))))
+    given = dict(vars(parser.instantiate(parser.parse_args(files_first(words)))))
     given.pop("config", None)
     for key in command.numbers:
         given[key] = _whole_numbers(key, given[key])

@@ -22,7 +22,7 @@ from vitlocal.activations import OutlierMonitor
 from vitlocal.cli import callbacks
 from vitlocal.cli.data_words import class_of, named_task, path_of, put_problems, refuse_mixed
 from vitlocal.cli.model_words import todays, typed_of_model
-from vitlocal.cli.parsing import ConfigFile, Sentences
+from vitlocal.cli.parsing import ConfigFile, Sentences, files_first
 from vitlocal.cli.save_config import SaveConfig, plain
 from vitlocal.config_files import flat
 from vitlocal.data import DataModule, Digits, UnlabelledImages
@@ -82,7 +82,8 @@ class TrainingCLI(LightningCLI):
     """The folder of the run that resumes, in every process."""
 
     def __init__(self, words: list[str]) -> None:
-        self._words = todays(words)
+        command = words[:1] if words and not words[0].startswith("-") else []
+        self._words = command + (files_first(todays(words[1:])) if command else todays(words))
         try:
             super().__init__(
                 save_config_callback=SaveConfig,

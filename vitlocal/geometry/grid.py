@@ -1,7 +1,8 @@
 """Patches of an image."""
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -61,6 +62,26 @@ class Grid(Geometry):
     def sees_all(self) -> bool:
         """Always."""
         return True
+
+    def fitted(self, pixels: Sequence[int], num_tokens: int) -> "Grid":
+        """This grid, or that of images of another size, where it has the tokens that this one has not.
+
+        Many networks take images of other sizes than they were made for, and interpolate their positions.
+
+        Args:
+            pixels: height and width of the images.
+            num_tokens: that there are, prefix tokens included.
+
+        >>> grid = Grid(2, 2, patch_size=(4, 4))
+        >>> grid.fitted((8, 12), num_tokens=6).size
+        (2, 3)
+        """
+        if num_tokens == self.num_tokens or self.patch_size is None:
+            return self
+        height, width = (side // step for side, step in zip(pixels, self.patch_size, strict=True))
+        if min(height, width) < 1 or height * width + self.num_prefix_tokens != num_tokens:
+            return self
+        return replace(self, height=height, width=width)
 
     def _distances(self, places: Tensor, dtype: torch.dtype) -> Tensor:
         steps = self.patch_size if self.unit == "pixels" and self.patch_size else (1, 1)

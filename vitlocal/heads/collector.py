@@ -17,7 +17,14 @@ from vitlocal.heads.metrics import HeadStatistics, PositionOnly
 from vitlocal.heads.summary import LayerStatistics, of_hops
 from vitlocal.models.attention import num_maps
 from vitlocal.observing.batches import chosen_images
-from vitlocal.observing.hooks import find_attention, find_network, observe, places, shows_qkv
+from vitlocal.observing.hooks import (
+    find_attention,
+    find_network,
+    note_size,
+    observe,
+    places,
+    shows_qkv,
+)
 
 
 class HeadCollector:
@@ -55,31 +62,46 @@ class HeadCollector:
         network: Any = find_network(module)
         self.chosen = None if chosen is None else [indices.to(device) for indices in chosen]
         self.maps: list[AttentionMaps] = []
-        self._network = network
-        self.geometry: Geometry = geometry or network.geometry
-        self.uniform = uniform_statistics(self.geometry)
-        attention = [module for _, module in find_attention(network)]
+        self._network, self._device = network, device
         self.places = places(network)
-        self._attention = attention
-        self._metrics = [HeadStatistics(num_maps(module), self.geometry) for module in attention]
-        self._positions = [
-            PositionOnly(module, self.geometry) if shows_qkv(module) else None for module in attention
-        ]
-        self._grid = self.geometry if isinstance(self.geometry, Grid) else None
+        self._attention = [module for _, module in find_attention(network)]
+        self._maps_wanted, self._mixed_left, self._seed = maps, mixed, seed
+        self._pixels: list[int] = []
+        self._lay_out(geometry or network.geometry)
         if mixed and self._grid is None:
             raise InputError(
                 f"images were to be mixed, but the tokens of {type(network).__name__} are on no grid: "
                 "leave mixed_images out"
             )
-        self._maps_wanted = maps if self._grid else 0
-        self._borders = [
-            BorderMass(num_maps(module), self._grid) for module in attention if mixed and self._grid
+
+    def _lay_out(self, geometry: Geometry) -> None:
+        """Begin with nothing observed, tokens being where ``geometry`` has them."""
+        self.geometry = geometry
+        self.uniform = uniform_statistics(geometry)
+        self._grid = geometry if isinstance(geometry, Grid) else None
+        self._metrics = [HeadStatistics(num_maps(module), geometry) for module in self._attention]
+        self._positions = [
+            PositionOnly(module, geometry) if shows_qkv(module) else None for module in self._attention
         ]
-        self._mixed_left, self._seed = mixed, seed
+        self._borders = [
+            BorderMass(num_maps(module), self._grid)
+            for module in self._attention
+            if self._mixed_left and self._grid
+        ]
         for metric in (*self._metrics, *filter(None, self._positions), *self._borders):
-            if device.type == "mps":  # which has no float64
+            if self._device.type == "mps":  # which has no float64
                 metric.set_dtype(torch.float32)
-            metric.to(device)
+            metric.to(self._device)
+        self._observed = False
+
+    def _update(self, number: int, weights: Tensor) -> None:
+        """Add a layer's weights; those of the first images say how large the grid is."""
+        if not self._observed and self._grid and self._pixels:
+            grid = self._grid.fitted(self._pixels, weights.shape[-1])
+            if grid is not self._grid:
+                self._lay_out(grid)
+        self._observed = True
+        self._metrics[number].update(weights)
 
     @property
     def images(self) -> Tensor:
@@ -101,21 +123,29 @@ class HeadCollector:
         """
         among = chosen_images(images, index, None if self.chosen is None else self.chosen[loader])
         every = torch.arange(len(images), device=images.device) if among is None else among
-        drawn = every[: self._maps_wanted - len(self.maps)]
+        drawn = every[: self._maps_wanted - len(self.maps)] if self._grid else every[:0]
         centres: list[list[Tensor]] = [[] for _ in self._metrics]
         with ExitStack() as stack:
             if len(every):
-                updates = [metric.update for metric in self._metrics]
+                stack.callback(note_size(self._network, self._pixels).remove)
+                updates = [partial(self._update, number) for number in range(len(self._metrics))]
                 of_qkv = [metric and metric.update for metric in self._positions]
                 stack.enter_context(observe(self._network, updates, among, len(images), projected=of_qkv))
-            if self._grid and len(drawn):
-                keep = [partial(_keep_centre, kept, self._grid) for kept in centres]
+            if len(drawn):
+                keep = [partial(self._keep_centre, kept) for kept in centres]
                 stack.enter_context(observe(self._network, keep, drawn, len(images)))
             yield
         if len(drawn):
             layers = [torch.cat(kept).cpu() for kept in centres]
             for position, image in enumerate(images[drawn].cpu()):
                 self.maps.append(AttentionMaps(image, [layer[position] for layer in layers]))
+
+    def _keep_centre(self, kept: list[Tensor], weights: Tensor) -> None:
+        """Keep the centre patch's attention to every patch, (B, H, rows, columns)."""
+        assert self._grid is not None
+        prefix, (row, column) = self._grid.num_prefix_tokens, centre_patch(self._grid.size)
+        query = prefix + row * self._grid.width + column
+        kept.append(weights[:, :, query, prefix:].unflatten(-1, self._grid.size).float())
 
     def mixed(self, images: Tensor, run: Callable[[Tensor], object], *place: int) -> None:
         """Run the network on images with pasted boxes, until enough were observed.
@@ -158,10 +188,3 @@ class HeadCollector:
             statistics = {name: values.flatten().tolist() for name, values in found.items()}
             layers.append(of_hops(self._attention[number]) | statistics)
         return layers
-
-
-def _keep_centre(kept: list[Tensor], grid: Grid, probabilities: Tensor) -> None:
-    """Keep the centre patch's attention to every patch, (B, H, rows, columns)."""
-    row, column = centre_patch(grid.size)
-    query = grid.num_prefix_tokens + row * grid.width + column
-    kept.append(probabilities[:, :, query, grid.num_prefix_tokens :].unflatten(-1, grid.size).float())

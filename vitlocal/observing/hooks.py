@@ -102,6 +102,16 @@ def places(network: nn.Module) -> list[Place]:
     return found
 
 
+def note_size(network: nn.Module, pixels: list[int]) -> RemovableHandle:
+    """Keep height and width of the images that a network is run on in ``pixels``."""
+
+    def note(network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        given = (each for each in (*args, *kwargs.values()) if isinstance(each, Tensor) and each.ndim == 4)
+        pixels[:] = next((each.shape[2:] for each in given), ())
+
+    return network.register_forward_pre_hook(note, with_kwargs=True)
+
+
 @contextmanager
 def observe(
     network: nn.Module,

@@ -35,6 +35,9 @@ class ImageMean(Metric):
         # float64: over a data set, small values are added to large sums.
         self.add_state("total", torch.zeros(tuple(shape), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("images", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        # A MetricCollection takes metrics with equal states after the first batch, such as shares that are
+        # all 0, for one, and updates only that. NaN equals nothing.
+        self.add_state("apart", torch.tensor(float("nan")), dist_reduce_fx="max")
 
     def update(self, attention: Tensor, *others: Tensor | None) -> None:
         """Add the images of a batch of probabilities (B, H, N, N), with what else the function takes."""

@@ -25,6 +25,24 @@ from vitlocal.processes import gathered
 from vitlocal.runs.checkpoints import LAST
 
 
+def refuse_folders(what: str, filename: str, inserted: bool) -> None:
+    """Refuse a name of checkpoints with a slash, as the values of metrics such as {val/acc1} bring one.
+
+    Args:
+        what: is given the name, for the sentence.
+        filename: as ``ModelCheckpoint`` takes it.
+        inserted: whether {val/acc1} becomes val/acc1=0.9, and not 0.9 alone.
+
+    Raises:
+        InputError: it would make folders.
+    """
+    if "/" in (filename if inserted else re.sub(r"\{.*?\}", "", filename)):
+        raise InputError(
+            f"{what}.filename is {filename}, whose / makes folders: give a name without, and for the "
+            f"value of a metric such as {{val/acc1}} also {what}.auto_insert_metric_name=false"
+        )
+
+
 class RunCheckpoint(ModelCheckpoint):
     """``best.ckpt`` by a monitored value, and ``last.ckpt`` from which an interrupted run resumes.
 
@@ -58,12 +76,7 @@ class RunCheckpoint(ModelCheckpoint):
             raise InputError(
                 f"checkpoint.every_n_train_steps is {every_n_train_steps}: give at least 1, or null"
             )
-        inserted = kwargs.get("auto_insert_metric_name", True)  # {val/acc1} becomes val/acc1=0.9
-        if "/" in (filename if inserted else re.sub(r"\{.*?\}", "", filename)):
-            raise InputError(
-                f"checkpoint.filename is {filename}, whose / makes folders: give a name without, and for the "
-                "value of a metric such as {val/acc1} also checkpoint.auto_insert_metric_name=false"
-            )
+        refuse_folders("checkpoint", filename, kwargs.get("auto_insert_metric_name", True))
         super().__init__(
             monitor=monitor or "val/acc1",
             mode=mode,

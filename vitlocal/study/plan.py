@@ -127,7 +127,7 @@ def cells(
         if twin := seen.get(key):
             raise InputError(
                 f"the conditions {twin.condition} and {cell.condition} are the same run on {cell.data}: "
-                "write each --config before what it would undo, or leave one out"
+                "change one, or leave it out"
             )
         seen[key] = cell
     return every
