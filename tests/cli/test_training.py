@@ -162,6 +162,12 @@ def test_last_resumes_in_the_same_run(fit):
     assert table(straight / "metrics.csv") == table_before
 
 
+def test_without_checkpoints_by_lightnings_own_flag(fit):
+    """As gluonts#3348 has it, it would be refused because of a callback that nobody gave."""
+    run = fit("--trainer.enable_checkpointing=false", "--trainer.max_epochs=1")
+    assert len(table(run / "metrics.csv")) == 1 and not list(run.rglob("*.ckpt"))
+
+
 def test_a_checkpoint_callback_can_follow_locality(fit):
     run = fit("--checkpoint.monitor=locality/mad_min", "--checkpoint.mode=min")
     assert (run / "checkpoints" / "best.ckpt").exists()

@@ -345,12 +345,13 @@ class TrainingCLI(LightningCLI):
         assert self.subcommand is not None
         config = self.config_init[self.subcommand]
         init_from = config.get("init_from")
+        checkpoint = None if config.trainer.enable_checkpointing is False else config.checkpoint
         self.trainer_defaults["callbacks"] = [
             # Before what observes the untrained network.
             *([InitialWeights(init_from, config.init_optimizer)] if init_from else []),
             *([config.distillation] if config.get("distillation") is not None else []),
             *config.protocol.callbacks(),
-            *(one for one in (config.locality, config.outliers, config.checkpoint) if one is not None),
+            *(one for one in (config.locality, config.outliers, checkpoint) if one is not None),
             FiniteLoss(),
             EpochMetrics(),
             AnswerWriter() if isinstance(config.model, SequenceModeling) else PredictionWriter(),
