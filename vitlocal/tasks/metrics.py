@@ -103,7 +103,7 @@ def evaluation_metrics(num_classes: int, macro: bool) -> MetricCollection:
         metrics["f1_macro"] = MulticlassF1Score(num_classes, average="macro", **options)
         metrics["auroc_macro"] = MacroAUROC()
     # Otherwise those whose counts are equal after the first batch are taken for one, and only one is updated:
-    # acc5 and f1_macro, where no label is in first to fifth place.
+    # acc5 and f1_macro, where no label is in second to fifth place.
     return MetricCollection(metrics, compute_groups=False)
 
 
