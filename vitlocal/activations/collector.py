@@ -105,15 +105,16 @@ class OutlierCollector:
         small_value: float = SMALL_VALUE,
         chosen: Sequence[Tensor] | None = None,
     ) -> None:
-        self._network: Any = find_network(module)
-        self.geometry: Geometry = self._network.geometry
+        network: Any = find_network(module)
+        self._network = network
+        self.geometry: Geometry = network.geometry
         self.images = torch.zeros((), device=device)
         self._chosen = None if chosen is None else [indices.to(device) for indices in chosen]
         self._layers = [
             _Layer(block, attention, device, deviations, small_value)
-            for block, attention in find_blocks(self._network)
+            for block, attention in find_blocks(network)
         ]
-        self.places = places(self._network)
+        self.places = places(network)
 
     @contextmanager
     def batch(self, images: Tensor, index: Tensor | None = None, loader: int = 0) -> Iterator[None]:
