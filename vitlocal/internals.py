@@ -18,6 +18,8 @@ from torch import Tensor
 if TYPE_CHECKING:  # networks use this module too, and know nothing of Lightning
     from lightning.pytorch import Trainer
 
+MANY = 100_000
+
 
 def epochs_begun(trainer: Trainer) -> int:
     """Epochs of training begun: during validation, the epoch that it ends counts."""
@@ -142,3 +144,16 @@ def softmax_backward(gradient: Tensor, output: Tensor) -> Tensor:
 def clamp_backward(gradient: Tensor, output: Tensor, least: float, most: float) -> Tensor:
     """The gradient of ``clamp``'s input, 0 where the output is at an end."""
     return torch.ops.aten.hardtanh_backward(gradient, output, least, most)
+
+
+@contextmanager
+def compiling_many() -> Iterator[None]:
+    """Within the block, ``torch.compile`` compiles any number of modules of one class, of whatever sizes.
+
+    Else it leaves the ninth and all later ones as they are.
+    """
+    import torch._dynamo  # takes a second
+
+    limits = {"cache_size_limit": MANY, "accumulated_cache_size_limit": MANY}
+    with torch._dynamo.config.patch(limits):
+        yield

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vitlocal.compress.quantizer import MOMENTUM
 from vitlocal.models.subject import Subject
@@ -35,10 +35,24 @@ def write_onnx(model: Subject, path: Path, metadata: Mapping[str, str]) -> None:
     import onnx
 
     example = torch.zeros(2, len(model.mean), *model.image_size, dtype=torch.uint8)
+    export(model.eval(), example, path)
+    written = onnx.load(path)
+    onnx.helper.set_model_props(written, dict(metadata))
+    onnx.save(written, path)
+
+
+def export(module: nn.Module, example: Tensor, path: Path) -> None:
+    """Write a module with one input, (batch, ...) with any ``batch``, and one output.
+
+    Args:
+        module: in evaluation, on the CPU.
+        example: of the input, of two rows or more.
+        path: of the file.
+    """
     with _quiet():
         # In two steps: torch.onnx.export alone, where it can't leave the number of images free, fixes it.
         batch = {0: torch.export.Dim("batch")}
-        program = torch.export.export(model.eval(), (example,), dynamic_shapes=(batch,))
+        program = torch.export.export(module, (example,), dynamic_shapes=(batch,))
         torch.onnx.export(
             program,
             (),
@@ -49,13 +63,10 @@ def write_onnx(model: Subject, path: Path, metadata: Mapping[str, str]) -> None:
             input_names=[INPUT],
             output_names=[OUTPUT],
         )
-    written = onnx.load(path)
-    onnx.helper.set_model_props(written, dict(metadata))
-    onnx.save(written, path)
 
 
 class OnnxModel:
-    """A model of :func:`write_onnx`, or made of one, in ONNX Runtime on the CPU.
+    """A model of :func:`export`, or made of one, in ONNX Runtime on the CPU.
 
     Args:
         path: of the file.
@@ -72,7 +83,7 @@ class OnnxModel:
         self._session = onnxruntime.InferenceSession(path, options, providers=providers)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """uint8 images (B, C, H, W) to logits (B, K)."""
+        """What the model makes of its input, such as uint8 images (B, C, H, W) to logits (B, K)."""
         return torch.from_numpy(self._session.run([OUTPUT], {INPUT: images.numpy()})[0])
 
 

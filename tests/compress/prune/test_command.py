@@ -10,9 +10,12 @@ import torch
 import yaml
 
 from tests.blobs import fit, write
+from vitlocal import hardware
 from vitlocal.cli import main
 from vitlocal.compress.prune import command, gradual, work
 from vitlocal.compress.prune.command import prune
+from vitlocal.compress.prune.latency import Latency
+from vitlocal.compress.prune.parts import kept_by
 from vitlocal.errors import InputError
 from vitlocal.inspection.command import inspect
 from vitlocal.runs import checkpoints, open_run
@@ -30,18 +33,27 @@ def table_of(path):
         return list(csv.DictReader(file))
 
 
-def made_up(network=10.0):
-    """A table that leaves no doubt: half of the time is prunable, and half of that in each kind."""
+def take_made_up_times(patch):
+    """Times that leave no doubt: half of the time is prunable, and half of that in each kind."""
+    patch.setattr(command.latency, "measure", made_up)
+    patch.setattr(work, "medians", lambda calls, *_: [time_of(network) for network, _ in calls])
 
-    def measure(_, shape, wanted, setting, repeats):
-        parts = {
-            kind: {count: network / 8 * count / max(counts) for count in counts if count}
-            for kind, counts in wanted.items()
-        }
-        machine = work.latency.hardware.machine(setting.device)
-        return work.latency.Latency(machine, setting, (5, 16, 4), network, parts)
 
-    return measure
+def made_up(_, shape, wanted, setting, repeats):
+    parts = {
+        kind: {count: 1.25 * count / max(counts) for count in counts if count}
+        for kind, counts in wanted.items()
+    }
+    return Latency(hardware.machine(setting.device), setting, (5, 16, 4), 10.0, 5.0, parts)
+
+
+def time_of(network, slower=1.0):
+    """What that table says of a network; the dense one has 8 heads and 64 features."""
+    parts = {"attention": 0, "mlp": 0}
+    for part, count in kept_by(network).items():
+        parts[part.kind] += count
+    share = parts["attention"] / 8 + parts["mlp"] / 64
+    return 10.0 if share == 2 else slower * (5 + 2.5 * share)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +69,7 @@ def run(tmp_path_factory, blobs):
 @pytest.fixture(scope="module")
 def pruned(run):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(work.latency, "measure", made_up())
+        take_made_up_times(patch)
         rows = prune(run, [1.6, 1.2], **SMALL)
     return run / "prune", rows
 
@@ -175,7 +187,7 @@ def test_it_is_trained_on(small, tmp_path):
 
 
 def test_a_pruned_run_is_pruned_further(small, tmp_path, monkeypatch):
-    monkeypatch.setattr(work.latency, "measure", made_up())
+    take_made_up_times(monkeypatch)
     rows = prune(small, [1.3], output=tmp_path, rival_methods=False, **SMALL)
     assert [row.method for row in rows] == ["dense", "ziplm"]
     before = open_run(small).hyperparameters["network"]["init_args"]
@@ -197,7 +209,7 @@ def test_gradually_each_is_pruned_from_the_one_before(run, tmp_path, monkeypatch
         main([*words[3:], "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"])
         return subprocess.CompletedProcess(words, 0)
 
-    monkeypatch.setattr(work.latency, "measure", made_up())
+    take_made_up_times(monkeypatch)
     monkeypatch.setattr(gradual.subprocess, "run", fit_here)
     options = SMALL | {"rival_methods": False, "epochs": 1, "search_steps": 0}
     rows = prune(run, [1.2, 1.6], output=tmp_path, **options)
@@ -230,7 +242,7 @@ def test_what_was_stopped_resumes(run, tmp_path, monkeypatch):
 
     def measure(*given):
         measured.append(given)
-        return made_up()(*given)
+        return made_up(*given)
 
     def search(self, *given):
         if len(searched) == 2 and not (tmp_path / "again").exists():
@@ -238,7 +250,8 @@ def test_what_was_stopped_resumes(run, tmp_path, monkeypatch):
         searched.append(given[-1])
         return real(self, *given)
 
-    monkeypatch.setattr(work.latency, "measure", measure)
+    take_made_up_times(monkeypatch)
+    monkeypatch.setattr(command.latency, "measure", measure)
     monkeypatch.setattr(work.Work, "search", search)
     with pytest.raises(KeyboardInterrupt):
         prune(run, [1.2, 1.6], output=tmp_path / "out", **SMALL)
@@ -254,9 +267,19 @@ def test_what_was_stopped_resumes(run, tmp_path, monkeypatch):
     assert [vars(row) | timeless for row in rows] == [vars(row) | timeless for row in straight]
     # With another seed nothing of it can be used.
     found = json.loads((tmp_path / "out" / "stages.json").read_text())["found"]
-    assert len(found) == 8
+    assert len(found) == 10  # of five methods
     prune(run, [1.2], output=tmp_path / "out", **(SMALL | {"seed": 1}), rival_methods=False)
     assert set(json.loads((tmp_path / "out" / "stages.json").read_text())["found"]) == {"ziplm 1.2"}
+
+
+def test_what_is_slower_than_its_table_says_gets_less(run, tmp_path, monkeypatch):
+    """Pruned networks take a tenth more than the table has: the budget shrinks until they are fast enough."""
+    take_made_up_times(monkeypatch)
+    monkeypatch.setattr(work, "medians", lambda calls, *_: [time_of(network, 1.1) for network, _ in calls])
+    rows = prune(run, [1.4], output=tmp_path / "out", **SMALL)
+    assert len(rows) == 6
+    for row in rows[1:]:
+        assert row.speedup == pytest.approx(1.4, rel=0.04) and row.predicted_ms < 6.7  # not 7.1
 
 
 @pytest.mark.parametrize(
@@ -276,7 +299,7 @@ def test_what_was_stopped_resumes(run, tmp_path, monkeypatch):
     ],
 )
 def test_refusals(run, tmp_path, monkeypatch, options, sentence):
-    monkeypatch.setattr(work.latency, "measure", made_up())
+    take_made_up_times(monkeypatch)
     with pytest.raises(InputError, match=sentence):
         prune(run, **({"speedups": [1.5], "output": tmp_path / "out"} | SMALL | options))
     left = {path.name for path in tmp_path.rglob("*") if path.is_file()}
@@ -298,7 +321,7 @@ def test_the_latencies_of_another_machine(pruned, run, tmp_path):
 
 
 def test_weights_that_are_not_finite(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(work.latency, "measure", made_up())
+    take_made_up_times(monkeypatch)
     content = torch.load(open_run(run).checkpoint, weights_only=True)
     content["state_dict"]["network.blocks.0.mlp.fc2.bias"][:] = torch.nan
     torch.save(content, tmp_path / "nan.ckpt")

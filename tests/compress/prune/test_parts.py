@@ -18,7 +18,7 @@ from vitlocal.compress.prune.parts import (
     stitch,
 )
 from vitlocal.errors import InputError
-from vitlocal.models import Gated, Softmax, VisionTransformer
+from vitlocal.models import Gated, Softmax, Subtree, VisionTransformer
 
 HIDDEN = 48
 
@@ -132,6 +132,12 @@ def test_only_our_networks_are_pruned(network):
         check(torch.nn.Linear(1, 1), "x")
     network.blocks[1].attn = torch.nn.Identity()
     with pytest.raises(InputError, match="attention of layer 1 of x is a Identity without an explicit form"):
+        check(network, "x")
+
+
+def test_subtree_attention_keeps_its_heads():
+    network = VisionTransformer(img_size=8, embed_dim=16, depth=1, num_heads=2, attention=Subtree)
+    with pytest.raises(InputError, match="heads can't be cut out of Subtree, whose other heads would get"):
         check(network, "x")
 
 

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import torch
 
-from vitlocal.compress.prune import figures, gradual, heads, latency, report, rivals, run_folder
-from vitlocal.compress.prune.latency import Latency, Precision, Setting
+from vitlocal.compress.prune import figures, gradual, heads, latency, report, run_folder
+from vitlocal.compress.prune.latency import Latency
 from vitlocal.compress.prune.parts import check, shape_of, stitch
 from vitlocal.compress.prune.report import Pruned
+from vitlocal.compress.prune.runtime import Precision, Runtime, Setting
 from vitlocal.compress.prune.stages import Stages
-from vitlocal.compress.prune.work import BATCH, Work, settings
+from vitlocal.compress.prune.work import BATCH, Goal, Work, settings
 from vitlocal.compress.report import write_table
 from vitlocal.compress.trained_run import chosen_training_batches, data_of, validation_batches
 from vitlocal.data import ImageDataModule
@@ -42,6 +43,7 @@ def prune(
     batch_size: int = 128,
     precision: Precision = "32-true",
     threads: int | None = None,
+    runtime: Runtime = "eager",
     repeats: int = 20,
     latencies: Path | None = None,
     max_images: int | None = None,
@@ -72,6 +74,9 @@ def prune(
         batch_size: Images a call to be fast with.
         precision: To be fast in.
         threads: Of the CPU to be fast with. Left out, PyTorch's number.
+        runtime: What it is to be fast by: PyTorch as it is, eager; torch.compile, compile; or ONNX Runtime on
+            the CPU, onnx, which needs the extra compress. Each of some sixty sizes of a layer is compiled or
+            written to a file first, which takes minutes.
         repeats: Calls that are measured, of every network in turn.
         latencies: Table of latencies to use, latencies.json of an earlier pruning on this machine. Left out,
             it is measured.
@@ -97,6 +102,10 @@ def prune(
         },
         {"search_steps": search_steps, "epochs": epochs, "lr": lr},
     )
+    place = "cuda" if torch.cuda.is_available() else "cpu"
+    used_on = device or ("cpu" if runtime == "onnx" else place)
+    setting = Setting(used_on, batch_size, precision, threads or torch.get_num_threads(), runtime)
+    setting.check()
     opened = open_run(run)
     if epochs and not opened.config:
         raise InputError(
@@ -115,14 +124,15 @@ def prune(
             f"the data set {of_run.name} has no training images to calibrate on: give another, such as "
             "--data=digits.yaml"
         )
-    place = "cuda" if torch.cuda.is_available() else "cpu"
     subject.to(place)
     sizes = opened.hyperparameters["network"]["init_args"]
     hidden = int(sizes["embed_dim"] * sizes["mlp_ratio"])
     work = Work(subject, network, hidden, calibration, of_run, max_images)
-    setting = Setting(device or place, batch_size, precision, threads or torch.get_num_threads())
     table = _table(latencies, output, work, setting, repeats)
-    budgets = work.budgets(table, speedups)
+    goals = {
+        speedup: Goal(network, speedup, table, budget, repeats)
+        for speedup, budget in work.budgets(table, speedups).items()
+    }
 
     if not math.isfinite(work.calibration_loss(network)):
         raise InputError(f"the logits of {subject.name} are not finite: give a model whose weights are")
@@ -135,18 +145,19 @@ def prune(
     for speedup in speedups:
         for method, of_method in sweeps.items():
             about = f"searching {speedup:g}x, {method}"
-            search = partial(work.search, of_method, table, budgets[speedup], search_steps, seed, about)
+            search = partial(work.search, of_method, goals[speedup], search_steps, seed, about)
             found = stages.get(f"{method} {speedup:g}", search)
             equal_losses[method, speedup] = found["equal_loss"]
             networks[method, speedup] = stitch(network, of_method, work.choice(found["levels"]))
         if rival_methods:
-            levels = rivals.uniform(work.levels, work.times(table), budgets[speedup])
+            same = partial(work.uniform, sweeps["ziplm"], goals[speedup])
+            levels = stages.get(f"uniform {speedup:g}", same)["levels"]
             networks["uniform", speedup] = stitch(network, sweeps["ziplm"], work.choice(levels))
         run_folder.write(opened, networks["ziplm", speedup], output / f"speedup_{speedup:g}")
     if epochs:
         lr = opened.hyperparameters["lr"] / 10 if lr is None else lr
-        step = gradual.Step(opened, output, stages, table, search_steps, seed, epochs, lr)
-        networks |= {("gradual", speedup): trained for speedup, trained in step.all(work, budgets)}
+        step = gradual.Step(opened, output, stages, search_steps, seed, epochs, lr)
+        networks |= {("gradual", goal.speedup): trained for goal, trained in step.all(work, goals.values())}
     found_rows = work.measured(networks, equal_losses, table, repeats)
 
     kept = {speedup: shape_of(networks["ziplm", speedup])["kept_heads"] for speedup in speedups}

@@ -4,17 +4,16 @@ import hashlib
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from vitlocal.compress.prune import run_folder
-from vitlocal.compress.prune.latency import Latency
 from vitlocal.compress.prune.parts import check, stitch
 from vitlocal.compress.prune.stages import Stages
-from vitlocal.compress.prune.work import Work
+from vitlocal.compress.prune.work import Goal, Work
 from vitlocal.errors import InputError
 from vitlocal.models import VisionTransformer
 from vitlocal.runs import Run, checkpoints, folders, open_run
@@ -29,7 +28,6 @@ class Step:
         dense: the run that is pruned.
         output: folder of all that comes out.
         stages: what was found already.
-        table: of latencies of the dense network.
         search_steps: of each search.
         seed: of these.
         epochs: of training after each.
@@ -39,28 +37,28 @@ class Step:
     dense: Run
     output: Path
     stages: Stages
-    table: Latency
     search_steps: int
     seed: int
     epochs: int
     lr: float
 
-    def all(self, work: Work, budgets: Mapping[float, float]) -> Iterator[tuple[float, VisionTransformer]]:
+    def all(self, work: Work, goals: Iterable[Goal]) -> Iterator[tuple[Goal, VisionTransformer]]:
         """The trained network of each speedup, each pruned from the one before.
 
         Args:
             work: on the dense network.
-            budgets: of time, for each speedup, in ascending order.
+            goals: of ascending speedups.
 
         Raises:
             InputError: see :func:`trained`.
         """
         place = work.subject.mean.device
         before: list[tuple[float, list[int]]] = []
-        for speedup, budget in budgets.items():
+        for goal in goals:
+            speedup = goal.speedup
             sweeps = work.surgeon()
             about = f"searching {speedup:g}x, gradual"
-            search = partial(work.search, sweeps, self.table, budget, self.search_steps, self.seed, about)
+            search = partial(work.search, sweeps, goal, self.search_steps, self.seed, about)
             name = f"gradual {speedup:g}, {self.epochs} epochs at {self.lr:g} after {before or 'none'}"
             found = self.stages.get(name, search)
             pruned = self.output / f"gradual_{speedup:g}"
@@ -70,7 +68,7 @@ class Step:
             subject = trained_subject(run).eval().to(place)
             network = check(subject.network, subject.name)
             work = Work(subject, network, work.hidden, work.calibration, work.data, work.max_images)
-            yield speedup, network
+            yield goal, network
 
 
 def trained(pruned: Path, dense: Run, epochs: int, lr: float, depends_on: Mapping[str, Any]) -> Run:

@@ -2,46 +2,21 @@
 
 import copy
 import json
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import median
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import torch
-from torch import Tensor, nn
-from tqdm import tqdm  # type: ignore[import-untyped]
+from torch import nn
 
 from vitlocal import hardware
-from vitlocal.compress.prune.parts import Kind
+from vitlocal.compress.prune.parts import Kind, kept_by
+from vitlocal.compress.prune.runtime import Call, Setting, medians, on_device
 from vitlocal.errors import InputError
 from vitlocal.files import atomic_path
 from vitlocal.models import VisionTransformer
 from vitlocal.models.pruning import prune
-
-Precision: TypeAlias = Literal["32-true", "bf16-mixed", "16-mixed"]
-REDUCED: dict[str, torch.dtype] = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-WARM_UP = 3
-"""Calls before the first that is measured."""
-
-
-@dataclass(frozen=True)
-class Setting:
-    """How a network is used, which its speed depends on.
-
-    Attributes:
-        device: such as ``cpu`` or ``cuda``.
-        batch_size: images a call.
-        precision: as Lightning calls it.
-        threads: of PyTorch on the CPU.
-    """
-
-    device: str
-    batch_size: int
-    precision: Precision
-    threads: int
 
 
 @dataclass(frozen=True)
@@ -53,13 +28,16 @@ class Latency:
         setting: how.
         tokens: of an image, with their features and those of a head: what the times of a part depend on.
         network: the whole network's.
-        parts: of one attention or MLP with its norm and its residual sum, by its number of structures.
+        rest: of what can't be pruned: the network without any attention or MLP.
+        parts: of one attention or MLP with its norm and its residual sum, by its number of structures; those
+            of the whole network and ``rest`` add up to ``network``.
     """
 
     machine: str
     setting: Setting
     tokens: tuple[int, int, int]
     network: float
+    rest: float
     parts: dict[Kind, dict[int, float]]
 
     def of(self, kind: Kind, count: int) -> float:
@@ -76,6 +54,9 @@ def measure(
 ) -> Latency:
     """Measure a network and its parts, all in turn in each of ``repeats`` rounds; medians of these.
 
+    Parts are measured by themselves. In the network each finds other things in the caches, so their times are
+    multiplied by what makes them add up to the network's.
+
     Args:
         network: with all of its heads and features.
         image_shape: channels, height and width.
@@ -91,61 +72,31 @@ def measure(
     features = network.head.in_features
     images = torch.randn(setting.batch_size, *image_shape, device=setting.device)
     x = torch.randn(setting.batch_size, tokens, features, device=setting.device)
-    calls: list[Call] = [(network, images)]
+    bare = copy.deepcopy(network)
+    nothing: list[list[int]] = [[] for _ in bare.blocks]
+    prune(list(bare.blocks), nothing, nothing)
+    calls: list[Call] = [(network, images), (bare, images)]
     names: list[tuple[Kind, int]] = []
     for kind, counts in wanted.items():
         for count in counts:
             if count:
                 names.append((kind, count))
                 calls.append((_alone(network, kind, count), x))
-    whole, *alone = medians(calls, setting, repeats, "measuring latencies")
-    parts: dict[Kind, dict[int, float]] = {kind: {} for kind in wanted}
-    for (kind, count), found in zip(names, alone, strict=True):
-        parts[kind][count] = found
+    whole, rest, *alone = medians(calls, setting, repeats, "measuring latencies")
+    of = dict(zip(names, alone, strict=True))
+    dense = sum(of[part.kind, count] for part, count in kept_by(network).items())
+    factor = max(whole - rest, 0.0) / dense if dense else 1.0
     return Latency(
-        hardware.machine(setting.device), setting, (tokens, features, _head_dim(network)), whole, parts
+        hardware.machine(setting.device),
+        setting,
+        (tokens, features, _head_dim(network)),
+        whole,
+        rest,
+        {
+            kind: {count: factor * of[kind, count] for count in counts if count}
+            for kind, counts in wanted.items()
+        },
     )
-
-
-Call: TypeAlias = tuple[nn.Module, Tensor]
-
-
-def medians(calls: Sequence[Call], setting: Setting, repeats: int, about: str) -> list[float]:
-    """Milliseconds of each call, the median of ``repeats`` rounds in each of which all are called in turn.
-
-    So what slows the machine down for a while slows down all alike. On one thread of a CPU it is the thread's
-    own time, which other processes do not lengthen; elsewhere it is the clock's.
-
-    Args:
-        calls: modules in evaluation on the device, and what they are called with.
-        setting: how.
-        repeats: rounds.
-        about: what is measured, shown with the progress.
-    """
-    found: list[list[float]] = [[] for _ in calls]
-    with _used(setting), torch.inference_mode():
-        for module, x in calls:
-            for _ in range(WARM_UP):
-                module(x)
-        for _ in tqdm(range(repeats), desc=about, unit="round", disable=None):
-            for times, (module, x) in zip(found, calls, strict=True):
-                times.append(_timed(module, x, setting))
-    return [1000 * median(times) for times in found]
-
-
-def on_device(network: VisionTransformer, device: str) -> VisionTransformer:
-    """A copy of a network in evaluation on a device.
-
-    Raises:
-        InputError: the device can't be used.
-    """
-    try:
-        return copy.deepcopy(network).to(device).eval()
-    except (AssertionError, RuntimeError) as error:  # an unknown name, or no such hardware or software
-        said = str(error).splitlines()[0]
-        raise InputError(
-            f"device is {device}, which can't be used ({said}): give another, such as cpu"
-        ) from error
 
 
 def write(latency: Latency, path: Path) -> None:
@@ -169,6 +120,7 @@ def read(
             Setting(**given["setting"]),
             tuple(given["tokens"]),
             float(given["network"]),
+            float(given["rest"]),
             {
                 kind: {int(count): float(value) for count, value in of.items()}
                 for kind, of in given["parts"].items()
@@ -222,32 +174,3 @@ def _structures(kind: Kind) -> Callable[[Any], int]:
 def _head_dim(network: VisionTransformer) -> int:
     blocks: list[Any] = list(network.blocks)
     return next((block.attn.head_dim for block in blocks if block.attn is not None), 0)
-
-
-@contextmanager
-def _used(setting: Setting) -> Iterator[None]:
-    """Within the block, PyTorch has the threads and the precision."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(setting.threads)
-    place = torch.device(setting.device).type
-    autocast: AbstractContextManager[object] = (
-        torch.autocast(place, REDUCED[setting.precision]) if setting.precision in REDUCED else nullcontext()
-    )
-    try:
-        with autocast:
-            yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _timed(module: nn.Module, x: Tensor, setting: Setting) -> float:
-    """Seconds of a call, until the device is done."""
-    on_gpu = x.device.type == "cuda"
-    clock = time.thread_time if x.device.type == "cpu" and setting.threads == 1 else time.perf_counter
-    if on_gpu:
-        torch.cuda.synchronize()
-    begun = clock()
-    module(x)
-    if on_gpu:
-        torch.cuda.synchronize()
-    return clock() - begun

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from vitlocal.compress.prune.heads import Correlation, Head
 from vitlocal.compress.prune.latency import Latency
+from vitlocal.compress.prune.runtime import RUNTIMES
 from vitlocal.compress.report import table_head, table_row
 
 METHODS = {
@@ -77,7 +78,8 @@ def markdown(
     lines = [f"# {name} with fewer heads and features", "", how, ""]
     lines += [
         f"Times are of a call with {setting.batch_size} images on {setting.device}, in {setting.precision}, "
-        f"with {setting.threads} thread{'s' if setting.threads > 1 else ''}: {table.machine}. All networks "
+        f"with {setting.threads} thread{'s' if setting.threads > 1 else ''}, by {RUNTIMES[setting.runtime]}: "
+        f"{table.machine}. All networks "
         "were measured in turn, in the same rounds.",
         "",
         *(f"- {method}: {METHODS[method]}" for method in methods),

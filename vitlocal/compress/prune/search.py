@@ -4,7 +4,7 @@ Structured SPDY as in ZipLM: a dynamic programme finds the levels of the smalles
 within the budget, and a random search the weights, by the calibration loss of the network that comes out.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,11 +26,13 @@ class Found:
 
     Attributes:
         levels: the level of each part, as its place in the part's list.
+        weights: of the parts' errors, with which they are the cheapest.
         loss: on the calibration images.
         equal_loss: the same with equal weights of all parts, before any search.
     """
 
     levels: tuple[int, ...]
+    weights: tuple[float, ...]
     loss: float
     equal_loss: float
 
@@ -78,6 +80,11 @@ def cheapest(
     return tuple(levels[::-1])
 
 
+def weighted(errors: Sequence[Sequence[float]], weights: Iterable[float]) -> list[list[float]]:
+    """Each part's errors times its weight."""
+    return [[weight * error for error in of] for weight, of in zip(weights, errors, strict=True)]
+
+
 def search(
     errors: Sequence[Sequence[float]],
     times: Sequence[Sequence[float]],
@@ -108,8 +115,7 @@ def search(
     known: dict[tuple[int, ...], float] = {}
 
     def tried(weights: np.ndarray) -> tuple[float, tuple[int, ...]] | None:
-        costs = [[weight * error for error in of] for weight, of in zip(weights, errors, strict=True)]
-        levels = cheapest(costs, times, budget)
+        levels = cheapest(weighted(errors, weights), times, budget)
         if levels is None:
             return None
         if levels not in known:
@@ -133,4 +139,4 @@ def search(
             if found is not None and found[0] < best[0]:
                 best, weights = found, candidate
             progress.set_postfix(loss=f"{best[0]:.4f}", refresh=False)
-    return Found(best[1], best[0], equal_loss)
+    return Found(best[1], tuple(weights.tolist()), best[0], equal_loss)

@@ -1,8 +1,9 @@
 """A network on its way to fewer heads and features: what is known of its parts, and what comes out."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vitlocal.compress.outcome import agreement, evaluate
-from vitlocal.compress.prune import latency, rivals
+from vitlocal.compress.prune import rivals
 from vitlocal.compress.prune.latency import Latency
 from vitlocal.compress.prune.obs import Sweep, surgeon
 from vitlocal.compress.prune.parts import (
@@ -27,7 +28,8 @@ from vitlocal.compress.prune.parts import (
     stitch,
 )
 from vitlocal.compress.prune.report import Pruned
-from vitlocal.compress.prune.search import Found, search
+from vitlocal.compress.prune.runtime import Setting, medians, on_device
+from vitlocal.compress.prune.search import Found, cheapest, search, weighted
 from vitlocal.compress.trained_run import Batch, validation_batches
 from vitlocal.data import ImageDataModule
 from vitlocal.errors import InputError
@@ -37,6 +39,31 @@ from vitlocal.tasks.objective import objective_of
 
 BATCH = 64
 """Images at a time, in calibration and evaluation."""
+
+CLOSE = 0.02
+"""A measured speedup this near to the wanted one, as a share of it, is it."""
+
+ROUNDS = 4
+"""Most times that a network is measured and its budget corrected."""
+
+
+@dataclass(frozen=True)
+class Goal:
+    """How fast a network is wanted.
+
+    Attributes:
+        dense: the network that it is to be faster than.
+        speedup: how many times.
+        table: of latencies of the dense network.
+        budget: milliseconds that all parts together may take, by the table.
+        repeats: calls of each network that are measured.
+    """
+
+    dense: VisionTransformer
+    speedup: float
+    table: Latency
+    budget: float
+    repeats: int
 
 
 class Work:
@@ -88,18 +115,13 @@ class Work:
         Raises:
             InputError: what can't be pruned takes longer than the whole network may.
         """
-        rest = self.rest(table)
-        budgets = {speedup: table.network / speedup - rest for speedup in speedups}
+        budgets = {speedup: table.network / speedup - table.rest for speedup in speedups}
         if unreachable := [speedup for speedup, budget in budgets.items() if budget < 0]:
             raise InputError(
                 f"a speedup of {unreachable[0]:g} can't be reached: without any attention and MLP the "
-                f"network is {table.network / rest:.2f} times as fast as now; give less"
+                f"network is {table.network / table.rest:.2f} times as fast as now; give less"
             )
         return budgets
-
-    def rest(self, table: Latency) -> float:
-        """Milliseconds of what can't be pruned, of the network that the table is of."""
-        return table.network - sum(of[0] for of in self.times(table).values())
 
     @cached_property
     def inputs(self) -> dict[Part, Inputs]:
@@ -148,21 +170,64 @@ class Work:
             for part, of in self.levels.items()
         ]
 
-    def search(
-        self, sweeps: Mapping[Part, Sweep], table: Latency, budget: float, steps: int, seed: int, about: str
-    ) -> Found:
-        """See :func:`vitlocal.compress.prune.search.search`."""
+    def search(self, sweeps: Mapping[Part, Sweep], goal: Goal, steps: int, seed: int, about: str) -> Found:
+        """See :func:`vitlocal.compress.prune.search.search`; then as fast as is wanted, see :meth:`reach`."""
+        errors, times = self.errors(sweeps), list(self.times(goal.table).values())
         found = search(
-            self.errors(sweeps),
-            list(self.times(table).values()),
-            budget,
+            errors,
+            times,
+            goal.budget,
             lambda levels: self.calibration_loss(stitch(self.network, sweeps, self.choice(levels))),
             steps,
             seed,
             about,
         )
         assert found is not None, "parts that are left out take no time"
-        return found
+        costs = weighted(errors, found.weights)
+        levels = self.reach(sweeps, goal, lambda budget: cheapest(costs, times, budget) or found.levels)
+        return replace(found, levels=levels)
+
+    def uniform(self, sweeps: Mapping[Part, Sweep], goal: Goal) -> Found:
+        """The same share of each part, as fast as is wanted."""
+        times = self.times(goal.table)
+        levels = self.reach(sweeps, goal, lambda budget: rivals.uniform(self.levels, times, budget))
+        return Found(levels, (), math.nan, math.nan)
+
+    def reach(
+        self, sweeps: Mapping[Part, Sweep], goal: Goal, choose: Callable[[float], tuple[int, ...]]
+    ) -> tuple[int, ...]:
+        """Levels whose network is as many times as fast as is wanted where it is measured.
+
+        A table of parts that are measured by themselves is a few percent off: the budget is corrected by what
+        the network takes, until that is within ``CLOSE``; of ``ROUNDS`` the nearest.
+
+        Args:
+            sweeps: of every part.
+            goal: what is wanted.
+            choose: levels within a budget of milliseconds.
+        """
+        budget, tried = goal.budget, []
+        for number in range(ROUNDS):
+            levels = choose(budget)
+            network = stitch(self.network, sweeps, self.choice(levels))
+            about = f"measuring {goal.speedup:g}x, round {number + 1}"
+            dense, pruned = self.timed([goal.dense, network], goal.table.setting, goal.repeats, about)
+            ratio = dense / pruned / goal.speedup
+            tried.append((abs(math.log(ratio)), levels))
+            if tried[-1][0] <= CLOSE:
+                break
+            budget = max(0.0, (goal.table.rest + budget) * ratio - goal.table.rest)
+        return min(tried)[1]
+
+    def timed(
+        self, networks: Iterable[VisionTransformer], setting: Setting, repeats: int, about: str
+    ) -> list[float]:
+        """Milliseconds of networks that are measured in turn."""
+        shape = len(self.subject.mean), *self.subject.image_size
+        images = torch.randn(setting.batch_size, *shape, device=setting.device)
+        return medians(
+            [(on_device(each, setting.device), images) for each in networks], setting, repeats, about
+        )
 
     def choice(self, levels: Sequence[int]) -> Choice:
         """Numbers of structures, from places in the lists of levels."""
@@ -194,16 +259,9 @@ class Work:
             repeats: calls of each.
         """
         networks = {("dense", 1.0): self.network, **networks}
-        setting = table.setting
-        shape = len(self.subject.mean), *self.subject.image_size
-        images = torch.randn(setting.batch_size, *shape, device=setting.device)
-        calls: list[latency.Call] = [
-            (latency.on_device(network, setting.device), images) for network in networks.values()
-        ]
-        medians = latency.medians(calls, setting, repeats, "measuring networks")
-        rest = self.rest(table)
+        times = self.timed(networks.values(), table.setting, repeats, "measuring networks")
         rows = []
-        for (key, network), milliseconds in zip(networks.items(), medians, strict=True):
+        for (key, network), milliseconds in zip(networks.items(), times, strict=True):
             kept = kept_by(network)
             logits, labels = evaluate(
                 lambda images, network=network: network(self._normalised(images)),  # type: ignore[misc]
@@ -214,9 +272,9 @@ class Work:
                 Pruned(
                     method=key[0],
                     wanted=key[1],
-                    predicted_ms=rest + sum(table.of(part.kind, count) for part, count in kept.items()),
+                    predicted_ms=table.rest + sum(table.of(part.kind, count) for part, count in kept.items()),
                     measured_ms=milliseconds,
-                    speedup=medians[0] / milliseconds,
+                    speedup=times[0] / milliseconds,
                     images=len(labels),
                     acc1=agreement(logits, labels),
                     loss=loss,
