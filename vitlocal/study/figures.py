@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from vitlocal.heads.figures import COLOUR_MAP, REFERENCE_COLOUR
+from vitlocal.study import pruned_figures
 from vitlocal.study.results import LOG_ODDS, early, last_epoch
 from vitlocal.study.statistics import MEASURES, OPTIONAL_MEASURES, effects
 from vitlocal.study.style import (
@@ -114,6 +115,7 @@ def draw(table: pd.DataFrame, counted: pd.DataFrame, heads: pd.DataFrame, unit: 
                     _outliers_by_mad(counted, look, measured, mad),
                 )
             )
+        drawn += pruned_figures.draw(counted, look)
         figure = _effects(counted)
     if figure is not None:
         shows = (

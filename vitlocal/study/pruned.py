@@ -6,15 +6,17 @@ import pandas as pd
 
 from vitlocal.errors import InputError
 
-METHODS = {"ziplm": "pruned", "gradual": "gradual"}
+METHODS = {"dense": "pruned", "ziplm": "pruned", "gradual": "gradual"}
 """What columns are called by, of the methods of prune.csv that are not its rivals."""
+
+STATISTICS = {"mad": "MAD", "self_mass": "self mass", "class_mass": "class mass", "entropy": "entropy"}
 
 
 def row(folder: Path) -> dict[str, float]:
-    """Accuracy at each speedup, such as ``acc1_pruned_2``; and in which order heads go, by MAD.
+    """Accuracy at each speedup, such as ``acc1_pruned_2``; and in which order heads go, by what they look at.
 
-    ``prune_order_mad`` is Spearman's correlation within a layer, mean over layers: above 0, heads with a
-    small MAD go first.
+    ``prune_order_mad`` and so on are Spearman's correlation within a layer, mean over layers: above 0, heads
+    with a small MAD go first. A speedup of 1 is the dense network.
 
     Args:
         folder: with prune.csv and prune_heads.csv; an absent one gives nothing.
@@ -33,9 +35,11 @@ def row(folder: Path) -> dict[str, float]:
                     found[f"acc1_{METHODS[method]}_{float(wanted):g}"] = float(acc1)
         path = folder / "prune_heads.csv"
         if path.is_file():
-            layers = pd.read_csv(path)[["layer", "order", "mad"]].groupby("layer")
-            order = layers.apply(lambda of: of["order"].corr(of["mad"], method="spearman"))
-            found["prune_order_mad"] = float(order.mean())
+            table = pd.read_csv(path)
+            for name in STATISTICS:
+                layers = table[["layer", "order", name]].groupby("layer")
+                order = layers.apply(lambda of, name=name: of["order"].corr(of[name], method="spearman"))
+                found[f"prune_order_{name}"] = float(order.mean())
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} can't be read ({' '.join(str(error).split())})") from error
     return found

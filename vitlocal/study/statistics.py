@@ -57,6 +57,9 @@ OPTIONAL_MEASURES = {
     "acc1_gradual_2": "accuracy pruned gradually to 2x",
     "acc1_gradual_3": "accuracy pruned gradually to 3x",
     "prune_order_mad": "order of heads pruned, with MAD",
+    "prune_order_self_mass": "order of heads pruned, with self mass",
+    "prune_order_class_mass": "order of heads pruned, with class mass",
+    "prune_order_entropy": "order of heads pruned, with entropy",
 }
 """The same, where some run has them."""
 

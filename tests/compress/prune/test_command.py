@@ -33,27 +33,30 @@ def table_of(path):
         return list(csv.DictReader(file))
 
 
-def take_made_up_times(patch):
-    """Times that leave no doubt: half of the time is prunable, and half of that in each kind."""
+def take_made_up_times(patch, slower=1.0, heads=8, hidden=64):
+    """Times that leave no doubt: half of the time is prunable, and half of that in each kind.
+
+    Pruned networks take ``slower`` times what the table says; the dense one has these heads and features.
+    """
+
+    def time_of(network):
+        parts = {"attention": 0, "mlp": 0}
+        for part, count in kept_by(network).items():
+            parts[part.kind] += count
+        share = parts["attention"] / heads + parts["mlp"] / hidden
+        return 10.0 if share == 2 else slower * (5 + 2.5 * share)
+
     patch.setattr(command.latency, "measure", made_up)
     patch.setattr(work, "medians", lambda calls, *_: [time_of(network) for network, _ in calls])
 
 
 def made_up(_, shape, wanted, setting, repeats):
+    """Of a network of two layers."""
     parts = {
         kind: {count: 1.25 * count / max(counts) for count in counts if count}
         for kind, counts in wanted.items()
     }
     return Latency(hardware.machine(setting.device), setting, (5, 16, 4), 10.0, 5.0, parts)
-
-
-def time_of(network, slower=1.0):
-    """What that table says of a network; the dense one has 8 heads and 64 features."""
-    parts = {"attention": 0, "mlp": 0}
-    for part, count in kept_by(network).items():
-        parts[part.kind] += count
-    share = parts["attention"] / 8 + parts["mlp"] / 64
-    return 10.0 if share == 2 else slower * (5 + 2.5 * share)
 
 
 @pytest.fixture(scope="module")
@@ -274,8 +277,7 @@ def test_what_was_stopped_resumes(run, tmp_path, monkeypatch):
 
 def test_what_is_slower_than_its_table_says_gets_less(run, tmp_path, monkeypatch):
     """Pruned networks take a tenth more than the table has: the budget shrinks until they are fast enough."""
-    take_made_up_times(monkeypatch)
-    monkeypatch.setattr(work, "medians", lambda calls, *_: [time_of(network, 1.1) for network, _ in calls])
+    take_made_up_times(monkeypatch, slower=1.1)
     rows = prune(run, [1.4], output=tmp_path / "out", **SMALL)
     assert len(rows) == 6
     for row in rows[1:]:
@@ -307,7 +309,7 @@ def test_refusals(run, tmp_path, monkeypatch, options, sentence):
 
 
 def test_no_calibration_images(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(command, "chosen_training_batches", lambda *given: [])
+    monkeypatch.setattr(work, "chosen_training_batches", lambda *given: [])
     with pytest.raises(InputError, match="the data set blobs has no training images to calibrate on"):
         prune(run, [1.5], output=tmp_path / "out", **SMALL)
 

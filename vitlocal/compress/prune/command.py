@@ -9,20 +9,20 @@ import torch
 
 from vitlocal.compress.prune import figures, gradual, heads, latency, report, run_folder
 from vitlocal.compress.prune.latency import Latency
-from vitlocal.compress.prune.parts import check, shape_of, stitch
+from vitlocal.compress.prune.parts import shape_of, stitch
+from vitlocal.compress.prune.plain import as_plain
 from vitlocal.compress.prune.report import Pruned
 from vitlocal.compress.prune.runtime import Precision, Runtime, Setting
 from vitlocal.compress.prune.stages import Stages
-from vitlocal.compress.prune.work import BATCH, Goal, Work, settings
+from vitlocal.compress.prune.work import BATCH, Goal, Work, settings, work_on
 from vitlocal.compress.report import write_table
-from vitlocal.compress.trained_run import chosen_training_batches, data_of, validation_batches
+from vitlocal.compress.trained_run import validation_batches
 from vitlocal.data import ImageDataModule
 from vitlocal.errors import InputError
 from vitlocal.files import atomic_path, remove_leftovers
 from vitlocal.heads.figures import LABELS
 from vitlocal.models import VisionTransformer
 from vitlocal.runs import open_run
-from vitlocal.runs.trained import trained_subject
 
 OBSERVED = 1000
 """Most validation images on which it is measured what heads look at."""
@@ -115,19 +115,9 @@ def prune(
     output = output or opened.folder / "prune"
     if output.exists() and not output.is_dir():
         raise InputError(f"output {output} is a file: give a folder")
-    subject = trained_subject(opened).eval()
-    network = check(subject.network, subject.name)
-    of_run = data_of(subject, opened, data)
-    calibration = chosen_training_batches(of_run, BATCH, seed, calibration_images)
-    if not calibration:
-        raise InputError(
-            f"the data set {of_run.name} has no training images to calibrate on: give another, such as "
-            "--data=digits.yaml"
-        )
-    subject.to(place)
-    sizes = opened.hyperparameters["network"]["init_args"]
-    hidden = int(sizes["embed_dim"] * sizes["mlp_ratio"])
-    work = Work(subject, network, hidden, calibration, of_run, max_images)
+    opened = as_plain(opened, output / "dense")
+    work = work_on(opened, data, calibration_images, seed, max_images)
+    subject, network, of_run = work.subject, work.network, work.data
     table = _table(latencies, output, work, setting, repeats)
     goals = {
         speedup: Goal(network, speedup, table, budget, repeats)
@@ -137,7 +127,7 @@ def prune(
     if not math.isfinite(work.calibration_loss(network)):
         raise InputError(f"the logits of {subject.name} are not finite: give a model whose weights are")
 
-    images = sum(len(batch["label"]) for batch in calibration)
+    images = sum(len(batch["label"]) for batch in work.calibration)
     stages = Stages(output / "stages.json", settings(opened.checkpoint, images, seed, search_steps, table))
     sweeps = {"ziplm": work.surgeon(), **(work.rivals(seed) if rival_methods else {})}
     networks: dict[tuple[str, float], VisionTransformer] = {}

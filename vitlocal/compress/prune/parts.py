@@ -65,7 +65,8 @@ def check(network: nn.Module, name: str) -> VisionTransformer:
     """
     if not isinstance(network, VisionTransformer):
         raise InputError(
-            f"{name} is a {type(network).__name__}: only vitlocal's VisionTransformer can be pruned so far"
+            f"{name} is a {type(network).__name__}: only vitlocal's VisionTransformer and plain ViTs of timm "
+            "can be pruned"
         )
     block: Any
     for number, block in enumerate(network.blocks):

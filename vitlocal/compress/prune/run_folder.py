@@ -11,11 +11,12 @@ from vitlocal import __version__
 from vitlocal.compress.prune.parts import shape_of
 from vitlocal.files import atomic_path
 from vitlocal.models import VisionTransformer
+from vitlocal.models.factory import Settings
 from vitlocal.runs import Run, checkpoints
 from vitlocal.tasks.schedule import decay_groups
 
 
-def write(run: Run, network: VisionTransformer, folder: Path) -> None:
+def write(run: Run, network: VisionTransformer, folder: Path, settings: Settings | None = None) -> None:
     """Write ``config.yaml`` and ``checkpoints/last.ckpt``, the latter last.
 
     The checkpoint is the dense one with other weights and sizes. Its optimiser has no moments yet, and its
@@ -25,25 +26,20 @@ def write(run: Run, network: VisionTransformer, folder: Path) -> None:
         run: of the dense network.
         network: pruned, of the same data set.
         folder: of the new run.
+        settings: that make such a network with all of its heads and features; None: those of the dense one.
     """
-    shape = shape_of(network)
     if run.config:
         config = dict(run.config)
         model = config["model"]
-        settings = model.get("init_args", model)
-        network_settings = settings["network"]
-        changed = {**network_settings, "init_args": {**network_settings.get("init_args", {}), **shape}}
-        settings = {**settings, "network": changed}
-        config["model"] = {**model, "init_args": settings} if "init_args" in model else settings
+        arguments = model.get("init_args", model)
+        arguments = {**arguments, "network": _cut(settings or arguments["network"], network)}
+        config["model"] = {**model, "init_args": arguments} if "init_args" in model else arguments
         with atomic_path(folder / "config.yaml") as path:
             text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
             path.write_text(f"# vitlocal=={__version__}\n{text}", encoding="utf-8")
     content = checkpoints.read(run.checkpoint)
-    of_network = content["hyper_parameters"]["network"]
-    content["hyper_parameters"]["network"] = {
-        **of_network,
-        "init_args": {**of_network["init_args"], **shape},
-    }
+    facts = content["hyper_parameters"]
+    facts["network"] = _cut(settings or facts["network"], network)
     content["state_dict"] = {f"network.{name}": value.cpu() for name, value in network.state_dict().items()}
     content["callbacks"] = {}
     _renew_optimizers(content, network)
@@ -51,6 +47,11 @@ def write(run: Run, network: VisionTransformer, folder: Path) -> None:
     torch.save(content, stream)
     with atomic_path(folder / checkpoints.FOLDER / checkpoints.LAST) as path:
         path.write_bytes(stream.getbuffer())
+
+
+def _cut(settings: Settings, network: VisionTransformer) -> Settings:
+    """Settings with the heads and features that a network has."""
+    return {**settings, "init_args": {**settings.get("init_args", {}), **shape_of(network)}}
 
 
 def _renew_optimizers(content: dict[str, Any], network: VisionTransformer) -> None:

@@ -20,6 +20,7 @@ from vitlocal.compress.prune.parts import (
     Inputs,
     Kind,
     Part,
+    check,
     collect,
     kept_by,
     last_layer,
@@ -30,11 +31,13 @@ from vitlocal.compress.prune.parts import (
 from vitlocal.compress.prune.report import Pruned
 from vitlocal.compress.prune.runtime import Setting, medians, on_device
 from vitlocal.compress.prune.search import Found, cheapest, search, weighted
-from vitlocal.compress.trained_run import Batch, validation_batches
+from vitlocal.compress.trained_run import Batch, chosen_training_batches, data_of, validation_batches
 from vitlocal.data import ImageDataModule
 from vitlocal.errors import InputError
 from vitlocal.models import VisionTransformer
 from vitlocal.models.subject import Subject
+from vitlocal.runs import Run
+from vitlocal.runs.trained import trained_subject
 from vitlocal.tasks.objective import objective_of
 
 BATCH = 64
@@ -289,6 +292,36 @@ class Work:
 
     def _normalised(self, images: Tensor) -> Tensor:
         return (images.to(self.subject.mean.device) - self.subject.mean) / self.subject.std
+
+
+def work_on(
+    run: Run, data: ImageDataModule | str | None, images: int, seed: int, max_images: int | None
+) -> Work:
+    """The network of a run with its calibration images, on a GPU if there is one.
+
+    Args:
+        run: of the dense network.
+        data: see :func:`vitlocal.compress.trained_run.data_of`.
+        images: most training images to calibrate on.
+        seed: which these are.
+        max_images: most validation images; None for all.
+
+    Raises:
+        InputError: the network can't be pruned, or the data set is not there, not its own, or without images.
+    """
+    subject = trained_subject(run).eval()
+    network = check(subject.network, subject.name)
+    of_run = data_of(subject, run, data)
+    calibration = chosen_training_batches(of_run, BATCH, seed, images)
+    if not calibration:
+        raise InputError(
+            f"the data set {of_run.name} has no training images to calibrate on: give another, such as "
+            "--data=digits.yaml"
+        )
+    subject.to("cuda" if torch.cuda.is_available() else "cpu")
+    sizes = run.hyperparameters["network"]["init_args"]
+    hidden = int(sizes["embed_dim"] * sizes["mlp_ratio"])
+    return Work(subject, network, hidden, calibration, of_run, max_images)
 
 
 def settings(checkpoint: Path, calibration: int, seed: int, steps: int, table: Latency) -> dict[str, Any]:
