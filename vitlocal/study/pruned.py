@@ -35,11 +35,10 @@ def row(folder: Path) -> dict[str, float]:
                     found[f"acc1_{METHODS[method]}_{float(wanted):g}"] = float(acc1)
         path = folder / "prune_heads.csv"
         if path.is_file():
-            table = pd.read_csv(path)
+            layers = [of for _, of in pd.read_csv(path).groupby("layer")]
             for name in STATISTICS:
-                layers = table[["layer", "order", name]].groupby("layer")
-                order = layers.apply(lambda of, name=name: of["order"].corr(of[name], method="spearman"))
-                found[f"prune_order_{name}"] = float(order.mean())
+                rhos = [of["order"].corr(of[name], method="spearman") for of in layers]
+                found[f"prune_order_{name}"] = float(pd.Series(rhos).mean())
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} can't be read ({' '.join(str(error).split())})") from error
     return found

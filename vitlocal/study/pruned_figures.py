@@ -52,7 +52,7 @@ def draw(table: pd.DataFrame, look: Mapping[str, Style]) -> list[Drawn]:
 
 def _by_speedup(table: pd.DataFrame, start: str) -> pd.DataFrame | None:
     """Accuracies of the columns that begin so, by speedup, with those of the dense networks."""
-    names = {float(name.removeprefix(start)): name for name in table if str(name).startswith(start)}
+    names = {float(str(name).removeprefix(start)): name for name in table if str(name).startswith(start)}
     if not any(speedup > 1 for speedup in names):
         return None
     if "acc1_pruned_1" in table:
