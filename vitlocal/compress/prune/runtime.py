@@ -86,7 +86,8 @@ def medians(calls: Sequence[Call], setting: Setting, repeats: int, about: str) -
     """
     found: list[list[float]] = [[] for _ in calls]
     # Warm-up takes the longest where each is compiled or written to a file first.
-    ready = [_ready(*call, setting) for call in tqdm(calls, desc=f"{about}, to begin with", disable=None)]
+    beginning = tqdm(calls, desc=f"{about}, to begin with", disable=None)
+    ready = [_ready(module, x, setting) for module, x in beginning]
     with _used(setting):
         for _ in tqdm(range(repeats), desc=about, unit="round", disable=None):
             for times, run in zip(found, ready, strict=True):
