@@ -113,6 +113,16 @@ def test_small_is_on_the_digits_with_one_seed(quick, capsys):
     assert "study tiny-small: 2 cells in lightning_logs/study-tiny-small" in out and "0/20 epochs" in out
 
 
+def test_small_may_have_data_of_its_own(quick, tmp_path, capsys):
+    given = STUDY | {"data_of_small": {"few": f"{TINY} --trainer.max_epochs=2"}}
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(given, sort_keys=False))
+    main([*quick, "--dry_run", "--small"])
+    out = capsys.readouterr().out
+    assert "few/modern/seed_0" in out and "0/2 epochs" in out and "digits" not in out
+    main([*quick, "--dry_run"])
+    assert "few" not in capsys.readouterr().out
+
+
 def test_a_cell_that_fails_does_not_stop_the_rest(quick, tmp_path, capsys):
     conditions = {"fails": "--config baseline.yaml", "good": "--config modern.yaml"}
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(STUDY | {"conditions": conditions}))

@@ -1,3 +1,4 @@
+import json
 import re
 
 import pytest
@@ -118,6 +119,7 @@ VARIED = {
     "nothing.yaml": ("protocol.", "model.network.attention"),
     "sink.yaml": ("protocol.mixing", "model.network.init", "model.network.global_pool"),
     "fork.yaml": ("protocol.mixing",),
+    "chain_of_thought.yaml": ("data.form", "model.network.depth"),
 }
 
 
@@ -125,7 +127,8 @@ VARIED = {
 @pytest.mark.parametrize("small", [False, True])
 def test_shipped_studies_differ_in_what_they_ask_about_alone(tmp_path, name, small):
     study = shipped_study(name)
-    data = plan.SMALL if small else dict([*study["data"].items()][:1])  # conditions are the same on each
+    data = dict([*study["data"].items()][:1])  # conditions are the same on each
+    data = study.get("data_of_small", plan.SMALL) if small else data
     made = plan.cells(
         tmp_path, resolve, data, study["conditions"], [0], study.get("fit", ""), study.get("then", "")
     )
@@ -147,6 +150,32 @@ def test_the_ablation_is_the_whole_factorial(tmp_path):
             {k: v for k, v in cell.settings.items() if k.startswith(f"protocol.{part}")} for cell in made
         ]
         assert len({str(sorted(value.items())) for value in values}) == 2
+
+
+def test_chains_of_thought_are_the_papers_table(tmp_path):
+    study = shipped_study("chain_of_thought.yaml")
+    chain = {"chain 3": study["conditions"]["chain 3"]}  # all conditions are checked above
+    found = []
+    for cell in plan.cells(tmp_path, resolve, study["data"], chain, [0]):
+        given = {name.removeprefix("data."): json.loads(value) for name, value in cell.settings.items()}
+        size = [given[name] for name in ("operators", "variables", "length") if name in given]
+        found.append((given["class_path"].rpartition(".")[2], *size))
+        assert given["form"] == "chain" and given.get("model.network.depth", 3) == 3
+        assert (cell.epochs, given["train_size"], given["test_size"]) == (100, 10**6, 10**5)
+        assert given["model.schedule_by_epoch"] and given["batch_size"] == 512
+    sizes = {
+        "Arithmetic": (4, 5, 6),
+        "Equations": (3, 4, 5),
+        "LIS": (50, 80, 100),
+        "EditDistance": (12, 16, 20),
+    }
+    assert found == [(kind, size) for kind, of in sizes.items() for size in of]
+    assert study["seeds"] == [0, 1, 2] and [*study["conditions"]] == [
+        "direct 3",
+        "direct 4",
+        "direct 5",
+        "chain 3",
+    ]
 
 
 def test_conditions_that_are_one_run_are_refused(tmp_path):

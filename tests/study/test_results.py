@@ -161,7 +161,7 @@ def test_uniform_attention_on_the_grid_of_the_data_set(tmp_path):
     # What the run itself wrote goes before all.
     content = {"geometry": {"unit": "patches", "class_token": "keep"}, "uniform": {"mad": 1.25}}
     (folder / "geometry.json").write_text(json.dumps(content))
-    assert load(folder).measured == ("patches", "keep", 1.25)
+    assert load(folder).measured == ("patches", "keep", {"mad": 1.25})
 
 
 def test_uniform_in_the_runs_unit_and_unknown(tmp_path):
@@ -170,7 +170,7 @@ def test_uniform_in_the_runs_unit_and_unknown(tmp_path):
     measured = load(write_run(tmp_path / "a", settings)).measured
     assert measured.uniform_mad == pytest.approx((32 + 16 * math.sqrt(2)) / 4)
     settings = config(data={"class_path": "my.own.Data"})
-    assert load(write_run(tmp_path / "b", settings)).measured.uniform_mad is None
+    assert load(write_run(tmp_path / "b", settings)).measured.uniform == {}
 
 
 def test_find_runs_reads_cells_of_a_study(tmp_path, capsys):

@@ -6,6 +6,9 @@ from typing import Literal
 HeadKind = Literal["class token", "own patch", "window", "broad"]
 """What most of a head's weight is on; broad: nothing of these."""
 
+SequenceHeadKind = Literal["first token", "own token", "previous token", "fixed distance", "broad"]
+"""The same in a causal sequence."""
+
 MOST = 0.5
 """The share of the weight above which a head is called by what it looks at."""
 
@@ -36,3 +39,23 @@ def head_kind(self_mass: float, class_mass: float, window_mass: float) -> HeadKi
     if math.isnan(window_mass):
         return None
     return "window" if window_mass > MOST else "broad"
+
+
+def sequence_head_kind(
+    first_mass: float, self_mass: float, previous_mass: float, offset_peak_mass: float
+) -> SequenceHeadKind:
+    """The kind of a head over causal sequences, see :func:`vitlocal.heads.sequences.sequence_statistics`.
+
+    ``first token``, ``own token`` or ``previous token`` if most of its weight is there, ``fixed distance`` if
+    most is as many tokens back everywhere, else ``broad``; the first of these that is so.
+
+    >>> sequence_head_kind(first_mass=0.1, self_mass=0.1, previous_mass=0.2, offset_peak_mass=0.7)
+    'fixed distance'
+    """
+    if first_mass > MOST:
+        return "first token"
+    if self_mass > MOST:
+        return "own token"
+    if previous_mass > MOST:
+        return "previous token"
+    return "fixed distance" if offset_peak_mass > MOST else "broad"

@@ -30,6 +30,7 @@ def study(
     then: str = "",
     trunk: str | None = None,
     seeds_of: dict[str, list[int]] | None = None,
+    data_of_small: dict[str, str] | None = None,
     small: bool = False,
     output: Path | None = None,
     dry_run: bool = False,
@@ -57,7 +58,9 @@ def study(
         trunk: What it has in a run that comes before the others of a seed, and with whose weights and
             optimiser these begin.
         seeds_of: Those of the seeds that some conditions have, by label. The others have all of them.
-        small: On the embedded digits for a few epochs, instead of the data sets.
+        data_of_small: What fit's command line has for each data set of small. Left out, the embedded digits
+            for a few epochs.
+        small: On data_of_small instead of the data sets.
         output: Folder to write to. Left out, lightning_logs/study-NAME, with -small at its end if it is.
         dry_run: Only list the cells, and how long those that are left will take.
         workers: Cells at a time on this machine, among which its GPUs and CPU threads are divided.
@@ -82,7 +85,7 @@ def study(
         raise InputError(f"name is {name!r}, of which a folder is made: give letters, digits, '-' or '_'")
     folder = output or Path("lightning_logs") / f"study-{label}"
     chosen = seeds if seeds is not None else [0] if small else [0, 1, 2]
-    used = plan.SMALL if small else data
+    used = data if not small else plan.SMALL if data_of_small is None else data_of_small
     every = plan.cells(folder, resolve, used, conditions, chosen, fit, then, seeds_of, trunk)
     if cell is not None and not 0 <= cell < len(every):
         raise InputError(f"cell is {cell}: the study has cells 0 to {len(every) - 1}")

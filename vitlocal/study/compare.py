@@ -39,6 +39,7 @@ def write_results(runs: Sequence[Run], output: Path, title: str) -> None:
     """
     # pandas, scipy, statsmodels and matplotlib take seconds: not before they are needed.
     from vitlocal.study import figures, page, pairs, results, tables
+    from vitlocal.study.sequences import are_sequences
 
     if not runs:
         raise InputError("there are no runs to compare: run some first")
@@ -67,7 +68,8 @@ def write_results(runs: Sequence[Run], output: Path, title: str) -> None:
         for figure in of_one:
             written[f"figures/{name}-{figure.name}.png"] = figure.png()
             written[f"figures/{name}-{figure.name}.svg"] = figure.svg()
-    written["index.html"] = page.page(title, reports, drawn, commands).encode()
+    about = page.OF_SEQUENCES if are_sequences(every) else page.OF_IMAGES
+    written["index.html"] = page.page(title, about, reports, drawn, commands).encode()
     try:
         for name, content in written.items():
             with atomic_path(Path(output) / name) as temporary:

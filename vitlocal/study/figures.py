@@ -8,19 +8,22 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from vitlocal.heads.figures import COLOUR_MAP, REFERENCE_COLOUR
+from vitlocal.heads.figures import COLOUR_MAP
 from vitlocal.study import pruned_figures
 from vitlocal.study.results import LOG_ODDS, early, last_epoch
+from vitlocal.study.sequences import are_sequences
 from vitlocal.study.statistics import MEASURES, OPTIONAL_MEASURES, effects
 from vitlocal.study.style import (
     COLOURS,
     INK,
     Drawn,
+    References,
     Style,
     drawn_in_style,
     legend,
     panels,
-    reference_line,
+    reference_lines,
+    references,
     styles,
     wrapped,
 )
@@ -41,9 +44,8 @@ def draw(table: pd.DataFrame, counted: pd.DataFrame, heads: pd.DataFrame, unit: 
     """
     every = styles(table)
     look = {name: style for name, style in every.items() if name in set(counted["condition"])}
-    known = table["uniform_mad"].dropna().unique()
-    # Runs on different grids have different references: then there is none to draw.
-    uniform = float(known[0]) if len(known) and np.allclose(known, known[0]) else None
+    uniform, likely = _uniform(table, "uniform_mad", every), references(dict.fromkeys(look, 1.0), look)
+    token = "token" if are_sequences(table) else "patch"
     ends = last_epoch(heads[heads["run"].isin(counted["run"])])
     mad = "MAD" if unit == "grid" else f"MAD ({unit})"
     with drawn_in_style("study"):
@@ -59,9 +61,9 @@ def draw(table: pd.DataFrame, counted: pd.DataFrame, heads: pd.DataFrame, unit: 
             Drawn(
                 "entropy_by_depth",
                 "Entropy of every head by depth",
-                "The same for normalised entropy: 0 looks at one patch, 1, the dotted line, at all alike.",
-                "Whether a concentrated head is a local one: it may always look at one far patch.",
-                _by_depth(ends, look, "entropy", "normalised entropy", 1.0),
+                f"The same for normalised entropy: 0 looks at one {token}, 1, the dotted line, at all alike.",
+                f"Whether a concentrated head is a local one: it may always look at one far {token}.",
+                _by_depth(ends, look, "entropy", "normalised entropy", likely),
             ),
             Drawn(
                 "mad_min_by_epoch",
@@ -90,7 +92,22 @@ def draw(table: pd.DataFrame, counted: pd.DataFrame, heads: pd.DataFrame, unit: 
                 _maps(ends, list(look), mad, uniform),
             ),
         ]
-        if set(LOG_ODDS) <= {*heads}:
+        if are_sequences(table):
+            drawn.insert(
+                0,
+                Drawn(
+                    "heads_by_epoch",
+                    "Accuracy and heads in training",
+                    "Validation accuracy, the mean MAD of all heads, and of the head that has most of it the "
+                    "weight on the first token and on the one before; means over seeds. Dotted lines are "
+                    "uniform attention to the past, bands reach from the lowest seed to the highest, and "
+                    "epoch 0 is the untrained network.",
+                    "Which head has most weight somewhere, perhaps another one at each epoch; and whether "
+                    "accuracy rises because of what heads do when it does.",
+                    _heads_by_epoch(heads, table, every, mad),
+                ),
+            )
+        elif set(LOG_ODDS) <= {*heads}:
             drawn.insert(
                 3,
                 Drawn(
@@ -131,8 +148,20 @@ def draw(table: pd.DataFrame, counted: pd.DataFrame, heads: pd.DataFrame, unit: 
     return drawn
 
 
+def _uniform(table: pd.DataFrame, name: str, look: dict[str, Style]) -> References:
+    """The values of uniform attention; of conditions whose runs have different ones, none."""
+    values = table.groupby("condition", sort=False)[name].agg(["mean", "min", "max"])
+    values = values[np.isclose(values["min"], values["max"])]
+    return references({str(condition): mean for condition, mean in values["mean"].items()}, look)
+
+
+def _top(uniform: References, values: pd.Series) -> float:
+    """Where an axis from 0 ends."""
+    return 1.05 * max([values.max(), *(value for value, _ in uniform)]) or 1
+
+
 def _by_depth(
-    ends: pd.DataFrame, look: dict[str, Style], name: str, label: str, uniform: float | None
+    ends: pd.DataFrame, look: dict[str, Style], name: str, label: str, uniform: References
 ) -> Figure:
     figure = Figure(figsize=(9, 4.2), layout="constrained")
     axes = figure.add_subplot()
@@ -145,25 +174,46 @@ def _by_depth(
         axes.plot(means.index + aside, means, **style.line() | {"marker": "none"})
     for edge in range(1, depth):
         axes.axvline(edge - 0.5, color=INK, alpha=0.12, linewidth=0.8, zorder=0)
-    reference_line(axes, uniform)
+    reference_lines(axes, uniform)
     axes.set(xlabel="layer", ylabel=label, xticks=range(depth), xlim=(-0.5, depth - 0.5))
-    axes.set_ylim(0, 1.05 * max(uniform or 0, ends[name].max()) or 1)
+    axes.set_ylim(0, _top(uniform, ends[name]))
     axes.tick_params(axis="x", length=0)
-    legend(figure, look, "uniform attention" if uniform is not None else None)
+    legend(figure, look, uniform)
     return figure
 
 
-def _by_epoch(heads: pd.DataFrame, look: dict[str, Style], label: str, uniform: float | None) -> Figure:
+def _by_epoch(heads: pd.DataFrame, look: dict[str, Style], label: str, uniform: References) -> Figure:
     figure = Figure(figsize=(9, 3.8), layout="constrained")
     parts = {"all heads": heads, "heads of the early third": early(heads)}
     for axes, (title, rows) in zip(panels(figure, 2), parts.items(), strict=True):
         least = rows.groupby(["condition", "run", "epoch"])["mad"].min().reset_index(name="value")
         _curves(axes, least, look)
-        reference_line(axes, uniform)
+        reference_lines(axes, uniform)
         axes.set_title(title)
-        axes.set_ylim(0, 1.05 * max(uniform or 0, least["value"].max()) or 1)
+        axes.set_ylim(0, _top(uniform, least["value"]))
     figure.axes[0].set_ylabel(label)
-    legend(figure, look, "uniform attention" if uniform is not None else None)
+    legend(figure, look, uniform)
+    return figure
+
+
+def _heads_by_epoch(heads: pd.DataFrame, table: pd.DataFrame, look: dict[str, Style], label: str) -> Figure:
+    figure = Figure(figsize=(10, 3.4), layout="constrained")
+    shown = {
+        "validation accuracy": ("acc1", "mean", None),
+        f"mean {label}": ("mad", "mean", "uniform_mad"),
+        "weight on the first token, largest": ("first_mass", "max", "uniform_first_mass"),
+        "weight on the token before, largest": ("previous_mass", "max", "uniform_previous_mass"),
+    }
+    every: list[tuple[float, str]] = []
+    for axes, (title, (name, of_heads, reference)) in zip(panels(figure, 4), shown.items(), strict=True):
+        values = heads.groupby(["condition", "run", "epoch"])[name].agg(of_heads).reset_index(name="value")
+        _curves(axes, values.dropna(), look)
+        uniform = _uniform(table, reference, look) if reference else []
+        reference_lines(axes, uniform)
+        axes.set_title(wrapped(title))
+        axes.set_ylim(0, _top(uniform, values["value"]) if name == "mad" else 1.03)
+        every = every or uniform
+    legend(figure, look, every)
     return figure
 
 
@@ -173,7 +223,7 @@ def _log_odds_by_epoch(heads: pd.DataFrame, look: dict[str, Style]) -> Figure:
     for axes, title, name in zip(panels(figure, 2), titles, LOG_ODDS, strict=True):
         greatest = heads.groupby(["condition", "run", "epoch"])[name].max().reset_index(name="value")
         _curves(axes, greatest, look)
-        reference_line(axes, 0.0)
+        reference_lines(axes, references(dict.fromkeys(look, 0.0), look))
         axes.set_title(title)
     figure.axes[0].set_ylabel("log-odds over uniform (nats)")
     legend(figure, look)
@@ -199,19 +249,20 @@ def _curves(axes: Axes, of_runs: pd.DataFrame, look: dict[str, Style]) -> None:
     axes.locator_params(axis="x", integer=True)
 
 
-def _entropy_by_mad(ends: pd.DataFrame, look: dict[str, Style], label: str, uniform: float | None) -> Figure:
+def _entropy_by_mad(ends: pd.DataFrame, look: dict[str, Style], label: str, uniform: References) -> Figure:
     figure = Figure(figsize=(6.6, 4.8), layout="constrained")
     axes = figure.add_subplot()
     for condition, style in look.items():
         rows = ends[ends["condition"] == condition]
         axes.plot(rows["mad"], rows["entropy"], **style.dots(), alpha=0.6)
-    if uniform is not None:
-        reference_line(axes, 1.0)
-        axes.axvline(uniform, color=REFERENCE_COLOUR, linestyle=":", linewidth=1.6, zorder=1)
-        axes.plot([uniform], [1.0], "x", color=REFERENCE_COLOUR, markersize=9, markeredgewidth=2.5, zorder=5)
+    for value, colour in uniform:
+        axes.axvline(value, color=colour, linestyle=":", linewidth=1.6, zorder=1)
+        axes.plot([value], [1.0], "x", color=colour, markersize=9, markeredgewidth=2.5, zorder=5)
+    if uniform:
+        reference_lines(axes, references(dict.fromkeys(look, 1.0), look))
     axes.set(xlabel=label, ylabel="normalised entropy", ylim=(0, 1.05))
-    axes.set_xlim(0, 1.05 * max(uniform or 0, ends["mad"].max()) or 1)
-    legend(figure, look, "uniform attention" if uniform is not None else None)
+    axes.set_xlim(0, _top(uniform, ends["mad"]))
+    legend(figure, look, uniform)
     return figure
 
 
@@ -242,18 +293,18 @@ def _outliers_by_mad(
     for axes in grid.flat[len(measured) :]:
         axes.remove()
     figure.supxlabel(f"mean {label}, early third", fontsize=10)
-    legend(figure, look, None)
+    legend(figure, look)
     return figure
 
 
-def _maps(ends: pd.DataFrame, conditions: Sequence[str], label: str, uniform: float | None) -> Figure:
+def _maps(ends: pd.DataFrame, conditions: Sequence[str], label: str, uniform: References) -> Figure:
     depth = int(ends["layer"].max()) + 1
     widest = int(ends.groupby(["condition", "run", "layer"]).size().max())
     columns = min(4, len(conditions))
     rows = -(-len(conditions) // columns)
     figure = Figure(figsize=(max(4.2, 1.1 + 2.2 * columns), 0.5 + 2.3 * rows), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
-    top = 1.05 * max(uniform or 0, ends["mad"].max()) or 1
+    top = _top(uniform, ends["mad"])
     image: Any = None
     for axes, condition in zip(grid.flat, conditions, strict=False):
         of_condition = ends[ends["condition"] == condition].sort_values("mad")
@@ -278,8 +329,8 @@ def _maps(ends: pd.DataFrame, conditions: Sequence[str], label: str, uniform: fl
     bar = figure.colorbar(image, ax=list(grid.flat), shrink=0.9)
     bar.set_label(label)
     bar.outline.set_visible(False)
-    if uniform is not None:
-        bar.ax.axhline(uniform, color=REFERENCE_COLOUR, linestyle=":", linewidth=2.5)
+    for value, colour in uniform:
+        bar.ax.axhline(value, color=colour, linestyle=":", linewidth=2.5)
     return figure
 
 

@@ -1,7 +1,9 @@
 """How a run's distances were measured, and what uniform attention has there."""
 
 import json
+import math
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,12 +21,17 @@ class Measured(NamedTuple):
     Attributes:
         unit: of distances.
         class_token: what was done with the class token as a key.
-        uniform_mad: MAD of uniform attention; None where it can't be known.
+        uniform: of each statistic, the value of uniform attention, as far as it is known.
     """
 
     unit: str
     class_token: str
-    uniform_mad: float | None
+    uniform: Mapping[str, float]
+
+    @property
+    def uniform_mad(self) -> float:
+        """MAD of uniform attention; NaN where it can't be known."""
+        return self.uniform.get("mad", math.nan)
 
 
 def how_measured(folder: Path, config: dict[str, Any]) -> Measured:
@@ -43,8 +50,10 @@ def how_measured(folder: Path, config: dict[str, Any]) -> Measured:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         geometry, uniform = content["geometry"], content["uniform"]
-        return Measured(str(geometry["unit"]), str(geometry["class_token"]), float(uniform["mad"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        values = {str(name): float(value) for name, value in uniform.items()}
+        values["mad"]  # which every run has
+        return Measured(str(geometry["unit"]), str(geometry["class_token"]), values)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is damaged ({error!r}): remove it to have it worked out") from error
 
 
@@ -55,7 +64,7 @@ def _worked_out(folder: Path, config: dict[str, Any]) -> Measured:
     class_token: Any = given.get("class_token") or "drop"
     size, patch = _image_size(folder, config), network.get("patch_size")
     if size is None or not isinstance(patch, int) or patch < 1 or min(size) < patch:
-        return Measured(unit, class_token, None)
+        return Measured(unit, class_token, {})
     grid = Grid(
         size[0] // patch,
         size[1] // patch,
@@ -64,7 +73,7 @@ def _worked_out(folder: Path, config: dict[str, Any]) -> Measured:
         unit=unit,
         class_token=class_token,
     )
-    return Measured(unit, class_token, uniform_statistics(grid)["mad"])
+    return Measured(unit, class_token, {"mad": uniform_statistics(grid)["mad"]})
 
 
 def _image_size(folder: Path, config: dict[str, Any]) -> tuple[int, int] | None:

@@ -11,14 +11,27 @@ from vitlocal.study.style import INK, Drawn
 from vitlocal.study.tables import Report, Table
 
 KINDS = ("html", "css", "js")
+OF_IMAGES = (
+    "MAD is the mean attention distance of a head over the grid's largest distance, if no other unit is "
+    "named: 0 looks at its own patch, 1 from corner to corner. Filled markers and solid lines are conditions "
+    "with CutMix, open markers and dashed lines those without."
+)
+OF_SEQUENCES = (
+    "MAD is the mean attention distance of a head, in tokens: 0 looks at the token itself. Every token sees "
+    "those up to itself, and distances grow with a sequence's length, so uniform attention is drawn beside "
+    "them."
+)
 MANY = 25  # rows of a table that is folded up
 
 
-def page(title: str, reports: Sequence[Report], figures: dict[str, list[Drawn]], last: Table) -> str:
+def page(
+    title: str, about: str, reports: Sequence[Report], figures: dict[str, list[Drawn]], last: Table
+) -> str:
     """The page.
 
     Args:
         title: its title.
+        about: what is said below that.
         reports: of each data set.
         figures: of each data set, by its name.
         last: a table at the end.
@@ -28,6 +41,7 @@ def page(title: str, reports: Sequence[Report], figures: dict[str, list[Drawn]],
     links = [f'<a href="#data-{index}">{escape(report.data)}</a>' for index, report in enumerate(reports)]
     return Template(template).substitute(
         title=escape(title),
+        about=escape(about),
         css=css,
         script=script,
         links="\n".join([*links, '<a href="#commands">commands</a>']),

@@ -1,6 +1,6 @@
 """Differences between conditions that differ in one thing, seed by seed.
 
-The conditions of one seed begin with the same weights and see the images in the same order, so what their
+The conditions of one seed begin with the same weights and see their data in the same order, so what their
 seeds have in common falls out of the difference.
 """
 
@@ -19,6 +19,8 @@ PAIRED = {
     "self_log_odds_max": "largest log-odds of self mass",
     "class_log_odds_max": "largest log-odds of class mass",
     "border_mass_early": "mass across borders, early third",
+    "first_mass_max": "largest weight on the first token",
+    "previous_mass_max": "largest weight on the token before",
     "acc1": "validation accuracy",
 }
 """Columns of ``runs.csv`` that are compared, and what they are called."""

@@ -11,7 +11,7 @@ from vitlocal.errors import InputError
 from vitlocal.study.settings import TRUNK, fingerprint, flat
 
 SMALL = {"digits": "--config=digits.yaml --trainer.max_epochs=20"}
-"""What ``--small`` puts in the place of the data sets: minutes on a CPU."""
+"""What ``--small`` puts in the place of the data sets where a study has no others: minutes on a CPU."""
 
 Resolve = Callable[[list[str]], dict[str, Any]]
 """What makes all settings of a run of the words after ``vitlocal fit``."""

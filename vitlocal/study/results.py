@@ -20,7 +20,7 @@ from vitlocal.heads.border import BORDER
 from vitlocal.heads.kinds import head_kind
 from vitlocal.heads.summary import LOCAL
 from vitlocal.runs import checkpoints, folders
-from vitlocal.study import pruned, quantized
+from vitlocal.study import pruned, quantized, sequences
 from vitlocal.study.measured import Measured, how_measured
 from vitlocal.study.settings import TRUNK, absent, arguments, class_name, flat, section
 
@@ -171,10 +171,20 @@ def runs_table(loaded: Sequence[Run]) -> pd.DataFrame:
 
 
 def heads_table(loaded: Sequence[Run]) -> pd.DataFrame:
-    """One row a run, epoch, layer and head; ``run`` is the number in :func:`runs_table`."""
+    """One row a run, epoch, layer and head; ``run`` is the number in :func:`runs_table`.
+
+    ``acc1`` is the validation accuracy after that epoch.
+    """
     parts = []
     for number, run in enumerate(loaded):
-        front = {"run": number, "data": run.data, "condition": run.condition, "seed": run.seed}
+        front: dict[str, Any] = {
+            "run": number,
+            "data": run.data,
+            "condition": run.condition,
+            "seed": run.seed,
+        }
+        if "val/acc1" in run.metrics:
+            front["acc1"] = run.heads["epoch"].map(run.metrics.groupby("epoch")["val/acc1"].last())
         parts.append(pd.concat([pd.DataFrame(front, run.heads.index), run.heads], axis=1))
     return pd.concat(parts, ignore_index=True)
 
@@ -206,7 +216,7 @@ def _row(run: Run) -> dict[str, Any]:
         "finished": run.finished,
         "acc1": accuracies.iloc[-1] if len(accuracies) else math.nan,
         "acc1_best": accuracies.max(),
-        "uniform_mad": math.nan if run.measured.uniform_mad is None else run.measured.uniform_mad,
+        "uniform_mad": run.measured.uniform_mad,
         "mad_min": least["mad"],
         "mad_min_early": first_third["mad"].min(),
         "mad_min_of_training": run.heads["mad"].min(),
@@ -240,6 +250,7 @@ def _row(run: Run) -> dict[str, Any]:
     if run.do_nothing is not None:
         ends = last_epoch(run.do_nothing)
         row |= {"do_nothing_mean": ends["do_nothing"].mean(), "update_mean": ends["update"].mean()}
+    row |= sequences.row(last, least, run.measured.uniform)
     return row | quantized.row(run.folder / "quantize") | pruned.row(run.folder / "prune")
 
 

@@ -16,6 +16,7 @@ import pandas as pd
 from scipy import stats
 from scipy.special import expit, logit
 
+from vitlocal.study import sequences
 from vitlocal.study.results import FACTORS, last_epoch
 
 LEVEL = 0.95
@@ -60,10 +61,11 @@ OPTIONAL_MEASURES = {
     "prune_order_self_mass": "order of heads pruned, with self mass",
     "prune_order_class_mass": "order of heads pruned, with class mass",
     "prune_order_entropy": "order of heads pruned, with entropy",
+    **sequences.MEASURES,
 }
 """The same, where some run has them."""
 
-SHARES = re.compile(r"acc1|entropy|self_mass|class_mass|do_nothing")
+SHARES = re.compile(r"acc1|entropy|self_mass|class_mass|do_nothing|first_mass|previous_mass|mad_share|share_")
 """Measures that lie from 0 to 1, by the beginning of their names."""
 
 GAPS = {
@@ -73,6 +75,15 @@ GAPS = {
     "mad_raw_min_early": "minimum raw MAD, early third",
 }
 """Columns on which the gap is tested: both definitions of MAD, over all layers and over the early ones."""
+
+IN_LAYERS = {
+    "mad": "MAD",
+    "entropy": "entropy",
+    "self_mass": "self mass",
+    "first_mass": "weight on the first token",
+    "previous_mass": "weight on the token before",
+}
+"""Columns of ``heads.csv`` whose means over layers are shown, and what they are called."""
 
 Verdict = Literal["holds", "doesn't hold", "undecided"]
 
@@ -163,9 +174,9 @@ def over_heads(values: Sequence[float]) -> Summary:
 
 
 def measures(table: pd.DataFrame) -> dict[str, str]:
-    """``MEASURES``, and those of the optional ones that some row of ``runs.csv`` has."""
-    known = {name for name in OPTIONAL_MEASURES if name in table and table[name].notna().any()}
-    return MEASURES | {name: words for name, words in OPTIONAL_MEASURES.items() if name in known}
+    """Of ``MEASURES`` and the optional ones those that some row of ``runs.csv`` has."""
+    every = MEASURES | OPTIONAL_MEASURES
+    return {name: words for name, words in every.items() if name in table and table[name].notna().any()}
 
 
 def conditions_table(table: pd.DataFrame) -> pd.DataFrame:
@@ -184,10 +195,10 @@ def conditions_table(table: pd.DataFrame) -> pd.DataFrame:
 
 def layers_table(heads: pd.DataFrame) -> pd.DataFrame:
     """One row a data set, condition, layer and statistic: the summary over heads of all seeds, at the end."""
-    rows = []
+    rows, shown = [], [name for name in IN_LAYERS if name in heads and heads[name].notna().all()]
     for (data, condition), group in heads.groupby(["data", "condition"], sort=False):
         for layer, of_layer in last_epoch(group).groupby("layer"):
-            for name in ("mad", "entropy", "self_mass"):
+            for name in shown:
                 summary = over_heads(of_layer[name].tolist())
                 front = {"data": data, "condition": condition, "layer": layer, "statistic": name}
                 rows.append(front | vars(summary))

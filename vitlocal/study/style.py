@@ -5,13 +5,14 @@ without seeing colours. Text and axes are drawn in ``INK``, which a page may put
 """
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
 
 import matplotlib
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -119,11 +120,30 @@ def drawn_in_style(salt: str) -> Iterator[None]:
         yield
 
 
-def legend(figure: Figure, look: dict[str, Style], reference: str | None = "uniform attention") -> None:
+References = list[tuple[float, str]]
+"""Values of uniform attention, each with the colour of its line."""
+
+
+def references(values: Mapping[str, float], look: Mapping[str, Style]) -> References:
+    """One of all conditions where theirs are the same, else each one's in its own colour.
+
+    Args:
+        values: of each condition; NaN where it is not known.
+        look: the style of each condition.
+    """
+    known = {condition: value for condition, value in values.items() if not np.isnan(value)}
+    if known and np.allclose(list(known.values()), next(iter(known.values()))):
+        return [(next(iter(known.values())), REFERENCE_COLOUR)]
+    return [(value, look[condition].colour) for condition, value in known.items() if condition in look]
+
+
+def legend(figure: Figure, look: dict[str, Style], uniform: References | None = None) -> None:
     """Below the axes, in as many columns as long names leave room for."""
     handles = [Line2D([], [], label=name, **style.line()) for name, style in look.items()]
-    if reference:
-        handles.append(Line2D([], [], color=REFERENCE_COLOUR, linestyle=":", linewidth=1.6, label=reference))
+    if uniform:
+        label = "uniform attention" + (", in each one's colour" if len(uniform) > 1 else "")
+        colour = INK if len(uniform) > 1 else uniform[0][1]
+        handles.append(Line2D([], [], color=colour, linestyle=":", linewidth=1.6, label=label))
     widest = max(len(str(handle.get_label())) for handle in handles) + 7
     columns = max(1, min(5, int(14 * figure.get_figwidth() / widest)))
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize="small")
@@ -131,10 +151,10 @@ def legend(figure: Figure, look: dict[str, Style], reference: str | None = "unif
     figure.set_figheight(figure.get_figheight() + 0.2 * -(-len(handles) // columns))
 
 
-def reference_line(axes: Axes, value: float | None) -> None:
-    """Draw the value of uniform attention, if it is known."""
-    if value is not None:
-        axes.axhline(value, color=REFERENCE_COLOUR, linestyle=":", linewidth=1.6, zorder=1)
+def reference_lines(axes: Axes, uniform: References) -> None:
+    """Draw the values of uniform attention that are known."""
+    for value, colour in uniform:
+        axes.axhline(value, color=colour, linestyle=":", linewidth=1.6, zorder=1)
 
 
 def panels(figure: Figure, count: int) -> list[Axes]:

@@ -7,15 +7,20 @@ from typing import Any
 
 import pandas as pd
 
-from vitlocal.study import pairs, statistics
+from vitlocal.study import pairs, sequences, statistics
 from vitlocal.study.figures import EFFECTS
 from vitlocal.study.results import THRESHOLDS, Run
+from vitlocal.study.sequences import are_sequences
 from vitlocal.study.statistics import MEASURES
 
 NOTHING = "\N{EN DASH}"
 MEASURES_SHOWN = (
-    "Mean ± standard deviation over seeds [95 % t interval of the mean, of shares that of their logits]. Raw "
-    "MAD is not renormalised over patches: weight on the class token shrinks it."
+    "Mean ± standard deviation over seeds [95 % t interval of the mean, of shares that of their logits]."
+)
+OF_PATCHES = "Raw MAD is not renormalised over patches: weight on the class token shrinks it."
+OF_SEQUENCES = (
+    "An answer is right as the task has it. The last columns are shares of all heads, by where most of their "
+    "weight is; broad: nowhere."
 )
 OF_OUTLIERS = ("inf_norm_max", "kurtosis_mean", "outlier_count", "do_nothing_mean", "update_mean")
 
@@ -73,7 +78,7 @@ def report(
     if sentence := _kinds(counted):
         notes.append(sentence)
     of_components = _effects(counted)
-    if not of_components.rows:
+    if not of_components.rows and not are_sequences(counted):
         notes.append(of_components.note)
     tables = [
         _conditions(counted),
@@ -127,7 +132,8 @@ def _conditions(counted: pd.DataFrame) -> Table:
         by_name = group.set_index("measure")
         seeds = str(int(by_name["count"].max()))
         rows.append([str(condition), seeds, *(_summary(by_name.loc[name]) for name in shown)])
-    note = f"{MEASURES_SHOWN} {OUTLIERS_SHOWN}" if {*OF_OUTLIERS} & {*shown} else MEASURES_SHOWN
+    note = f"{MEASURES_SHOWN} {OF_SEQUENCES if are_sequences(counted) else OF_PATCHES}"
+    note += f" {OUTLIERS_SHOWN}" if {*OF_OUTLIERS} & {*shown} else ""
     return Table("Conditions", note, ["condition", "seeds", *shown.values()], rows)
 
 
@@ -154,7 +160,7 @@ def _differences(counted: pd.DataFrame, compared: Sequence[tuple[str, str, str]]
         rows.append([f"{second} - {first}", str(differ), seeds, *cells])
     note = (
         "The one minus the other, seed by seed: mean [95 % t interval]. The conditions of one seed begin "
-        "with the same weights, if their sizes allow, and see the images in the same order."
+        "with the same weights, if their sizes allow, and see their data in the same order."
     )
     columns = ["difference", "they differ in", "seeds", *(pairs.PAIRED[name] for name in shown)]
     return Table("Paired differences", note, columns, rows)
@@ -181,7 +187,8 @@ def _effects(counted: pd.DataFrame) -> Table:
 
 def _below(counted: pd.DataFrame) -> Table:
     rows = []
-    for condition, group in counted.groupby("condition", sort=False):
+    of_images = counted[:0] if are_sequences(counted) else counted  # the values are shares of a grid
+    for condition, group in of_images.groupby("condition", sort=False):
         columns = [group[f"below_{threshold}"].astype(float) for threshold in THRESHOLDS]
         cells = [", ".join(number(epoch, 0) for epoch in column) for column in columns]
         rows.append([str(condition), *cells])
@@ -196,7 +203,8 @@ def _layers(heads: pd.DataFrame) -> Table:
         by_name = group.set_index("statistic")
         rows.append([str(condition), str(layer), *(_summary(by_name.loc[name]) for name in by_name.index)])
     note = "Mean ± standard deviation over the heads of all seeds [95 % bootstrap interval of the mean]."
-    return Table("Layers", note, ["condition", "layer", "MAD", "entropy", "self mass"], rows)
+    shown = [statistics.IN_LAYERS[name] for name in dict.fromkeys(layers["statistic"])]
+    return Table("Layers", note, ["condition", "layer", *shown], rows)
 
 
 def _runs(table: pd.DataFrame) -> Table:
@@ -210,7 +218,9 @@ def _runs(table: pd.DataFrame) -> Table:
         "class_mass_of_min": "class mass of the minimum",
         "mad_raw_min": "minimum raw MAD",
         "class_mass_max": "largest class mass",
+        **sequences.MEASURES,
     }
+    shown = {name: words for name, words in shown.items() if name in table and table[name].notna().any()}
     rows = [
         [
             str(row["condition"]),
@@ -221,7 +231,7 @@ def _runs(table: pd.DataFrame) -> Table:
         ]
         for _, row in table.iterrows()
     ]
-    note = "Values at the last epoch; kind, self mass and class mass are of the head with the smallest MAD."
+    note = "Values at the last epoch; the kind is that of the head with the smallest MAD."
     return Table("Runs", note, ["condition", "seed", "epochs", *shown.values(), "kind"], rows)
 
 
