@@ -73,11 +73,11 @@ def subtree_attention(query: Tensor, key: Tensor, value: Tensor, walk: RandomWal
         q, k, v = (part.to(precision).permute(2, 0, 1, 3) for part in (query, key, value))
         q, gates = feature_map(q).unsqueeze(-2), gates.to(precision)
         with_ones = torch.cat([v, v.new_ones(*v.shape[:-1], 1)], dim=-1)
-        message = feature_map(k).unsqueeze(-1) * with_ones.unsqueeze(-2)
+        message = with_ones.unsqueeze(-1) * feature_map(k).unsqueeze(-2)
         mixed = gates[:, 0, None] * v
         for gate in gates[:, 1:].unbind(1):
             message = walk(message)
-            found = (q @ message).squeeze(-2)
+            found = torch.linalg.vecdot(message, q)  # on a CPU half the time of many small products
             mixed = mixed + gate[:, None] * found[..., :-1] / _or_1(found[..., -1:])
         return mixed.permute(1, 2, 0, 3).to(value.dtype)
 

@@ -85,11 +85,11 @@ class RandomWalk(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """P x, of features (N, ...) of any shape."""
-        return self._sums(x / self._degree(x))
+        return self._step(x, back=False)
 
     def back(self, x: Tensor) -> Tensor:
         """P^T x, of features (N, ...) of any shape."""
-        return self._sums(x) / self._degree(x)
+        return self._step(x, back=True)
 
     def from_nodes(self, nodes: Tensor, num_hops: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """Rows of the first powers of P, of these nodes only.
@@ -141,48 +141,49 @@ class RandomWalk(nn.Module):
             moduli = torch.linalg.eigvalsh(matrix).abs().sort(descending=True).values
         return float(moduli[1])
 
-    def _degree(self, x: Tensor) -> Tensor:
-        return self.degree.clamp(min=1).to(x.dtype).view(-1, *[1] * (x.ndim - 1))
-
-    def _sums(self, x: Tensor) -> Tensor:
-        """A x."""
+    def _step(self, x: Tensor, back: bool) -> Tensor:
         flat = x.flatten(1)
         if self.adjacency is not None:
-            sums = self.adjacency.to(x.dtype) @ flat
+            matrix = self.adjacency.to(x.dtype) / self.degree.clamp(min=1).to(x.dtype)
+            stepped = (matrix.T if back else matrix) @ flat
         else:
-            sums = neighbour_sums(flat.contiguous(), self.rows, self.columns)
-        return sums.view_as(x)
+            stepped = walk_step(flat.contiguous(), self.rows, self.columns, self.degree, back)
+        return stepped.view_as(x)
 
 
-@torch.library.custom_op("vitlocal::neighbour_sums", mutates_args=())
-def neighbour_sums(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """The sum over each node's neighbours: features (N, F) to (N, F).
+@torch.library.custom_op("vitlocal::walk_step", mutates_args=())
+def walk_step(x: Tensor, rows: Tensor, columns: Tensor, degree: Tensor, back: bool) -> Tensor:
+    """P x, features (N, F) to features (N, F), in one pass over them.
 
     Args:
         x: of all nodes.
         rows: (N + 1,), where each node's neighbours begin in ``columns``.
         columns: the neighbours of all nodes, one node after the other; symmetric.
+        degree: (N,), how many they are.
+        back: P^T x in place of it.
     """
-    ones = x.new_ones(len(columns))
-    adjacency = torch.sparse_csr_tensor(rows, columns, ones, (len(x), len(x)), check_invariants=False)
-    return adjacency @ x
+    share = 1 / degree.clamp(min=1).to(x.dtype)
+    shares = share.repeat_interleave(degree) if back else share[columns]
+    matrix = torch.sparse_csr_tensor(rows, columns, shares, (len(x), len(x)), check_invariants=False)
+    # Not matrix @ x, which first fills what it adds to with zeros, twice.
+    return torch.empty_like(x).addmm_(matrix, x, beta=0)
 
 
-@neighbour_sums.register_fake
-def _(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+@walk_step.register_fake
+def _(x: Tensor, rows: Tensor, columns: Tensor, degree: Tensor, back: bool) -> Tensor:
     return torch.empty_like(x)
 
 
-def _keep(ctx: object, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
-    ctx.graph = inputs[1:]  # type: ignore[attr-defined]
+def _keep(ctx: object, inputs: tuple[Tensor, Tensor, Tensor, Tensor, bool], output: Tensor) -> None:
+    ctx.graph, ctx.back = inputs[1:4], inputs[4]  # type: ignore[attr-defined]
 
 
-def _towards(ctx: object, gradient: Tensor) -> tuple[Tensor, None, None]:
-    # The adjacency is its own transpose.
-    return neighbour_sums(gradient.contiguous(), *ctx.graph), None, None  # type: ignore[attr-defined]
+def _towards(ctx: object, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
+    graph, back = ctx.graph, ctx.back  # type: ignore[attr-defined]
+    return walk_step(gradient.contiguous(), *graph, not back), None, None, None, None
 
 
-neighbour_sums.register_autograd(_towards, setup_context=_keep)
+walk_step.register_autograd(_towards, setup_context=_keep)
 
 
 def _grid_edges(grid: Grid, neighbours: Neighbours) -> Tensor:
