@@ -30,7 +30,7 @@ GRAPHS += SEQUENCES  # tests/cli/test_sequences.py has a run of them
 DATA = [name for name, text in SHIPPED.items() if "\ndata: {class_path" in text and name not in GRAPHS]
 PROTOCOLS = [name for name, text in SHIPPED.items() if text.partition("\nprotocol:")[2] and name not in DATA]
 PROTOCOLS = [name for name in PROTOCOLS if name not in GRAPHS]
-STUDIES = sorted({*SHIPPED} - {*DATA, *PROTOCOLS, *GRAPHS})
+STUDIES = sorted({*SHIPPED} - {*DATA, *PROTOCOLS, *GRAPHS} - {"nodes.yaml"})  # it has no --small
 AN_EPOCH = "--trainer.max_epochs=1"
 SLOW = pytest.mark.slow
 QUICK = "npz.yaml"
@@ -38,6 +38,7 @@ QUICK = "npz.yaml"
 
 ELSEWHERE = (
     r"devices=|NODE_RANK|srun|compile|--pretrained|--workers|--engine|--seeds|\$|\*|docs/runs|_small|nothing"
+    r"|nodes\.yaml"
 )
 """In lines for several machines or GPUs, others' weights, the paper's scale, or files that aren't shipped."""
 

@@ -178,6 +178,45 @@ def test_chains_of_thought_are_the_papers_table(tmp_path):
     ]
 
 
+def test_the_ten_graphs_have_the_settings_of_the_paper(tmp_path):
+    study = shipped_study("nodes.yaml")
+    found = {}
+    for cell in plan.cells(tmp_path, resolve, study["data"], {"subtree": ""}, [0], study["fit"]):
+        given = cell.settings
+        found[cell.data] = tuple(given.get(f"model.{name}", default) for name, default in DEFAULTS.items())
+        assert given["data.dataset"] == f'"{cell.data}"' and cell.epochs == 3000
+        first = cell.data in ("cora", "citeseer", "deezer", "actor")
+        assert given["data.train_fraction"] == ("0.5" if first else "0.6")
+        assert given["data.split_seed"] == ("42" if first else "3047")
+        assert (given.get("data.normalize_features") == "false") == (cell.data == "deezer")
+        assert (given.get("data.self_loops") == "true") == (cell.data == "actor")
+        assert (given.get("model.metric") == '"auroc"') == (cell.data == "deezer")
+    assert found == PAPERS
+
+
+DEFAULTS = {
+    "network.num_hops": "3",
+    "network.num_heads": "4",
+    "network.combine": '"concat"',
+    "network.drop_rate": "0.5",
+    "lr": "0.01",
+    "weight_decay": "0.0005",
+}
+PAPERS = {
+    "cora": ("10", "4", '"concat"', "0.6", "0.01", "0.0001"),
+    "citeseer": ("3", "2", '"sum"', "0.6", "0.01", "0.0001"),
+    "deezer": ("3", "2", '"concat"', "0.0", "0.01", "0.005"),
+    "actor": ("3", "4", '"concat"', "0.0", "0.001", "0.005"),
+    "pubmed": ("3", "4", '"concat"', "0.2", "0.01", "0.0005"),
+    "corafull": ("3", "4", '"sum"', "0.4", "0.001", "0.0001"),
+    "computers": ("3", "4", '"concat"', "0.4", "0.01", "0.0001"),
+    "photo": ("3", "8", '"sum"', "0.4", "0.01", "5e-05"),
+    "cs": ("3", "6", '"sum"', "0.6", "0.001", "5e-05"),
+    "physics": ("3", "8", '"sum"', "0.4", "0.01", "5e-05"),
+}
+"""Hops, heads, combination, dropout, learning rate and weight decay, as in the paper's code."""
+
+
 def test_conditions_that_are_one_run_are_refused(tmp_path):
     conditions = {
         "baseline": "--config baseline.yaml",

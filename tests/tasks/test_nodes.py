@@ -127,11 +127,14 @@ def test_loss_and_metrics_are_of_the_nodes_of_their_part(make_trainer, metric):
     assert found["test/acc1"] == pytest.approx((logits.argmax(1) == label).double().mean().item())
 
 
-def test_training_stops_without_a_better_metric(make_trainer):
+def test_training_stops_without_a_better_metric_and_says_what_was_best(make_trainer, caplog):
     task = NodeClassification(lr=0.0, patience=3)
     trainer = make_trainer(max_epochs=50)
-    trainer.fit(task, Karate())
+    with caplog.at_level("INFO"):
+        trainer.fit(task, Karate())
     assert trainer.current_epoch == 4
+    best = trainer.callback_metrics["val/acc1"]
+    assert f"vitlocal: the best val/acc1 is {best:.4f}, after 1 of 4 epochs" in caplog.text
 
 
 def test_weight_decay_leaves_gates_alone(make_trainer):

@@ -48,7 +48,7 @@ COMMANDS = {
         "measure and draw what the heads of any trained Vision Transformer do",
         "vitlocal.inspection.command:inspect",
         positional=("model",),
-        numbers=("layers", "heads"),
+        numbers=("layers", "heads", "nodes"),
     ),
 }
 

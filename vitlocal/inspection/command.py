@@ -1,36 +1,32 @@
 """``python -m vitlocal inspect``."""
 
-import csv
 import math
 import re
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import yaml
-from torch import Tensor
+from torch import Tensor, nn
 
 from vitlocal.data import ImageDataModule, Resize
 from vitlocal.errors import InputError
-from vitlocal.files import atomic_path
 from vitlocal.geometry import ClassToken, Unit
 from vitlocal.heads import find_attention, observe
 from vitlocal.heads.collector import HeadCollector
-from vitlocal.heads.figures import LABELS, centre_patch, depth_figure
-from vitlocal.heads.kinds import head_kind
+from vitlocal.heads.figures import centre_patch
 from vitlocal.heads.rollout import rollout_step
-from vitlocal.heads.summary import LayerStatistics, rows
-from vitlocal.inspection import figures
+from vitlocal.inspection import figures, report
 from vitlocal.inspection.images import NamedImages, of_data, of_folder
+from vitlocal.inspection.nodes import inspect_nodes
 from vitlocal.models.adapters import LIBRARIES
 from vitlocal.models.subject import Subject
 from vitlocal.observing.hooks import Place, places
 from vitlocal.runs import Run, open_run
 from vitlocal.runs.datasets import make_data
-from vitlocal.runs.trained import trained_subject
+from vitlocal.runs.trained import subject_of
+from vitlocal.tasks import NodeClassification
 
 BATCH = 32
 SEED = 0  # of random weights
@@ -55,10 +51,12 @@ def inspect(
     precision: Precision | None = None,
     device: str | None = None,
     mixed: bool = False,
+    nodes: Sequence[int] | None = None,
 ) -> None:
-    """Measure and draw what every head of a Vision Transformer looks at.
+    """Measure and draw what every head of a Vision Transformer, or of a graph network, looks at.
 
-    Writes heads.csv, figures of every head, and for the first images attention maps and attention rollout.
+    Writes heads.csv, figures of every head, and for the first images attention maps and attention rollout; of
+    a run on a graph, the rooted subtrees of some nodes, with the weights of every head and hop.
 
     Args:
         model: A run's folder, for its best checkpoint, a checkpoint, or timm:NAME, torchvision:NAME or
@@ -69,8 +67,9 @@ def inspect(
         images: Folder of images to use instead.
         output: Folder to write to. Left out, inspect in the run's folder, or lightning_logs/inspect-NAME.
         pretrained: Fetch the library's trained weights; else they are random.
-        max_images: Most images to measure on, chosen at random, always the same ones.
-        maps: Number of images to draw attention maps and rollout of; none where heads have hops.
+        max_images: Most images to measure on, or nodes of a graph, chosen at random, always the same ones.
+        maps: Number of images to draw attention maps and rollout of, none where heads have hops; of a graph,
+            of nodes whose subtree is drawn.
         layers: Which layers the attention maps show, by their numbers from 0. Left out, all.
         heads: Which heads they show, by their numbers from 0. Left out, all.
         query: Whose attention they show: that of the centre patch or of the class token.
@@ -81,6 +80,7 @@ def inspect(
         precision: To compute in. Left out, the run's if that is mixed, else 32-true.
         device: Such as cpu or cuda. Left out, a GPU if there is one.
         mixed: Measure attention across the borders of CutMix's boxes too, on the same images mixed.
+        nodes: Of a run on a graph, the nodes whose subtrees are drawn. Left out, random ones.
 
     Raises:
         InputError: What is given is not there, not supported, or doesn't fit together.
@@ -94,6 +94,26 @@ def inspect(
     subject, output, run = _open(model, pretrained, output)
     if output.exists() and not output.is_dir():
         raise InputError(f"output {output} is a file: give a folder")
+    if isinstance(subject, NodeClassification):
+        assert run is not None
+        images_alone = {
+            "data": data,
+            "images": images,
+            "query": None if query == "centre" else query,
+            "unit": unit,
+            "class_token": class_token,
+            "precision": precision,
+            "mixed": mixed or None,
+        }
+        for name, given in images_alone.items():
+            if given is not None:
+                raise InputError(f"{name} is given, and {model} was trained on a graph: leave it out")
+        shown = _shown(places(subject.network), layers, heads)
+        _move(subject, device or "cpu")
+        inspect_nodes(run, subject, output, max_images, maps if nodes is None else nodes, shown)
+        return
+    if nodes is not None:
+        raise InputError(f"nodes is given, and {model} is of images: leave it out")
     geometry = subject.geometry.measured(
         unit or _setting(run, "locality", "init_args", "unit"),
         class_token or _setting(run, "locality", "init_args", "class_token"),
@@ -115,47 +135,24 @@ def inspect(
     if not all(math.isfinite(value) for layer in statistics for value in layer["entropy"]):
         raise InputError(f"the attention of {subject.name} is not finite: give a model whose weights are")
 
-    output.mkdir(parents=True, exist_ok=True)
-    _write_table(output / "heads.csv", statistics, collector.places)
-    _draw(output, statistics, collector, LABELS[geometry.unit])
-    _draw_images(output, seen, shown, query == "class", subject.class_token)
     what = {
         "model": subject.name,
         "weights": "trained" if subject.trained else "random",
         "images": source,
         "number_of_images": int(collector.images.item()),
-        "geometry": geometry.describe(),
         "precision": used if used in REDUCED else "32-true",
-        "uniform": collector.uniform,
     }
-    with atomic_path(output / "inspect.yaml") as path:
-        path.write_text(yaml.safe_dump(what, sort_keys=False), encoding="utf-8")
+    report.write(output, statistics, collector.places, geometry, collector.uniform, what)
+    _draw_images(output, seen, shown, query == "class", subject.class_token)
     if not subject.trained:
         print(f"vitlocal: {subject.name} has random weights; --pretrained fetches trained ones")
-    print(summary(statistics, collector.places, collector.uniform))
+    print(report.summary(statistics, collector.places, collector.uniform))
     print(f"vitlocal: {what['number_of_images']} images; the tables and figures are in {output}")
 
 
-def summary(layers: Sequence[LayerStatistics], places: Sequence[Place], uniform: dict[str, float]) -> str:
-    """A line a layer: the head of the smallest MAD and what it looks at; means, and other minima."""
-    lines = [
-        "layer   MAD min   its self mass   class mass   kind          head   MAD mean   raw MAD min   "
-        "entropy min   entropy mean"
-    ]
-    for layer, place in zip(layers, places, strict=True):
-        head = layer["mad"].index(min(layer["mad"]))
-        own, parked, near = (layer[name][head] for name in ("self_mass", "class_mass", "window_mass"))
-        means = {name: sum(layer[name]) / len(layer[name]) for name in ("mad", "entropy")}
-        lines.append(
-            f"{place.layer:5}{layer['mad'][head]:10.4f}{own:16.4f}{parked:13.4f}   "
-            f"{head_kind(own, parked, near):<11}{place.rows[head]['head']:7}{means['mad']:11.4f}"
-            f"{min(layer['mad_raw']):14.4f}{min(layer['entropy']):14.4f}{means['entropy']:15.4f}"
-        )
-    lines.append(f"uniform{uniform['mad']:8.4f}{'':47}{uniform['mad']:11.4f}{'':14}{1:14.4f}{1:15.4f}")
-    return "\n".join(lines)
-
-
-def _open(model: str, pretrained: bool, output: Path | None) -> tuple[Subject, Path, Run | None]:
+def _open(
+    model: str, pretrained: bool, output: Path | None
+) -> tuple[Subject | NodeClassification, Path, Run | None]:
     """The network, the folder to write to, and its run, if it is of one."""
     library, colon, name = model.partition(":")
     if colon and library in LIBRARIES:
@@ -174,7 +171,10 @@ def _open(model: str, pretrained: bool, output: Path | None) -> tuple[Subject, P
     if pretrained:
         raise InputError(f"pretrained is given but {model} has its own weights: leave it out")
     run = open_run(model)
-    return trained_subject(run), output or run.folder / "inspect", run
+    module, output = run.load_module(), output or run.folder / "inspect"
+    if isinstance(module, NodeClassification):
+        return module, output, run
+    return subject_of(module, str(run.checkpoint)), output, run
 
 
 def _setting(run: Run | None, *keys: str) -> Any:
@@ -208,7 +208,7 @@ def _images(
     return source, ((name, subject.fit(image)) for name, image in named)
 
 
-def _move(subject: Subject, device: str) -> torch.device:
+def _move(subject: nn.Module, device: str) -> torch.device:
     try:
         place = torch.device(device)
         subject.to(place).eval()
@@ -296,24 +296,6 @@ def _see(
     return figures.Seen(name, image, chosen, out[prefix:].unflatten(-1, grid).cpu())
 
 
-def _write_table(path: Path, statistics: Sequence[LayerStatistics], places: Sequence[Place]) -> None:
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, ("layer", "head", *statistics[0]), extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(rows(statistics, places, step=0))
-
-
-def _draw(
-    output: Path, statistics: Sequence[LayerStatistics], collector: HeadCollector, distances: str
-) -> None:
-    places, uniform = collector.places, collector.uniform
-    labels = {"mad": distances, "entropy": "normalised entropy"}
-    for name, label in labels.items():
-        figure = depth_figure([layer[name] for layer in statistics], places, label, uniform[name])
-        _save(figure, output / f"{name}.png")
-    _save(figures.entropy_mad_figure(statistics, places, distances, uniform), output / "entropy_mad.png")
-
-
 def _draw_images(
     output: Path,
     seen: Sequence[figures.Seen],
@@ -326,14 +308,8 @@ def _draw_images(
         if re.fullmatch(r"image_\d+_(attention|rollout)\.png", old.name):
             old.unlink()
     for number, each in enumerate(seen):
-        _save(
+        report.save(
             figures.maps_figure(each, [place for _, place in shown], of_class),
             output / f"image_{number}_attention.png",
         )
-        _save(figures.rollout_figure(each, token), output / f"image_{number}_rollout.png")
-
-
-def _save(figure: Any, path: Path) -> None:
-    with atomic_path(path) as temporary, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # in a file's name; a box is drawn for it
-        figure.savefig(temporary, dpi=150)
+        report.save(figures.rollout_figure(each, token), output / f"image_{number}_rollout.png")

@@ -19,7 +19,7 @@ NamedImages = Iterator[tuple[str, Tensor]]
 """Names, and uint8 images (C, H, W)."""
 
 
-def _chosen(total: int, count: int) -> list[int]:
+def chosen(total: int, count: int) -> list[int]:
     """At most ``count`` positions below ``total``, at random but always the same, ascending."""
     order = torch.randperm(total, generator=torch.Generator().manual_seed(SEED))
     return sorted(order[:count].tolist())
@@ -38,7 +38,7 @@ def of_data(data: ImageDataModule, count: int) -> NamedImages:
     data.prepare_data()
     data.setup()
     dataset = data.val_dataloader().dataset
-    for position in _progress(_chosen(len(dataset), count)):  # type: ignore[arg-type]
+    for position in _progress(chosen(len(dataset), count)):  # type: ignore[arg-type]
         item = dataset[position]
         yield f"image {item['index'].item()} of {data.name}", item["image"]
 
@@ -59,7 +59,7 @@ def of_folder(folder: Path, size: tuple[int, int], resize: Resize, count: int) -
     """
     files = image_files(folder)
     wrong = 0
-    positions = _chosen(len(files), count)
+    positions = chosen(len(files), count)
     for name in (files[position] for position in _progress(positions)):
         path = folder / name
         try:

@@ -7,16 +7,20 @@ from typing import Any
 from jsonargparse import ArgumentError, ArgumentParser
 
 from vitlocal import config_files
-from vitlocal.data import ImageDataModule
+from vitlocal.data import DataModule, ImageDataModule
 from vitlocal.errors import InputError, root_cause
 
 
-def make_data(given: str | dict[str, Any]) -> ImageDataModule:
+def make_data(given: str | dict[str, Any], kind: type[DataModule] = ImageDataModule) -> Any:
     """A data set from what says which.
 
     Args:
         given: a YAML file with the key ``data``, shipped or not; a class, such as ``Digits``; or a mapping
             with ``class_path`` and ``init_args``.
+        kind: what it has to be.
+
+    Returns:
+        A ``kind``.
 
     Raises:
         InputError: it is none of these.
@@ -28,13 +32,13 @@ def make_data(given: str | dict[str, Any]) -> ImageDataModule:
                 f"config {given} has no key data: give the file of a data set, such as digits.yaml"
             )
         given = config["data"]
-    known = sorted(kind.__name__ for kind in _below(ImageDataModule) if not isabstract(kind))
+    known = sorted(each.__name__ for each in _below(kind) if not isabstract(each))
     if isinstance(given, str) and "." not in given and given not in known:
         raise InputError(
             f"data is {given!r}: it must be {', '.join(known)}, a class path, or a file such as digits.yaml"
         )
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--data", type=ImageDataModule, required=True)
+    parser.add_argument("--data", type=kind, required=True)
     try:
         return parser.instantiate(parser.parse_object({"data": given})).data
     except ArgumentError as error:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lightning.pytorch import LightningModule
 
 from vitlocal import config_files
-from vitlocal.data import ImageDataModule
+from vitlocal.data import DataModule
 from vitlocal.errors import InputError
 from vitlocal.runs import checkpoints, folders
 from vitlocal.runs.datasets import make_data
@@ -86,7 +86,7 @@ class Run:
         """
         content = checkpoints.read(self.checkpoint)
         try:
-            module = _task(content)(**_hyperparameters(content))
+            module = self._task(content)(**_hyperparameters(content))
             module.configure_model()
             module.load_state_dict(content["state_dict"])
         except InputError:
@@ -98,8 +98,18 @@ class Run:
             ) from error
         return module
 
-    def load_data(self) -> ImageDataModule:
-        """The data set that the run was trained on, not read yet.
+    def _task(self, content: dict[str, Any]) -> type[LightningModule]:
+        """The class that the checkpoint is of, by what it or the configuration says; else our own."""
+        model = self.config.get("model")
+        known = model.get("class_path") if isinstance(model, dict) else None
+        path = content["hyper_parameters"].get("_class_path", known)
+        kind = Classification if path is None else folders.class_of(path)
+        if kind is None or not issubclass(kind, LightningModule):
+            raise ValueError(f"there is no LightningModule {path} here")
+        return kind
+
+    def load_data(self) -> Any:
+        """The data set that the run was trained on, not read yet: an ``ImageDataModule``, or of another kind.
 
         Raises:
             InputError: it isn't known, or its class can't be made.
@@ -110,7 +120,7 @@ class Run:
                 f"it isn't known on which images {self.checkpoint} was trained: give a data set, "
                 "such as --data=digits.yaml"
             )
-        return make_data(given)
+        return make_data(given, DataModule)
 
     def table(self, name: str) -> pd.DataFrame:
         """A table of the run, such as ``metrics`` or ``heads``.
@@ -136,15 +146,6 @@ def _hyperparameters(content: dict[str, Any]) -> dict[str, Any]:
         case {"init_args": {"pretrained": True, **others}, **rest}:  # the checkpoint's weights come in place
             found["network"] = rest | {"init_args": others}
     return found
-
-
-def _task(content: dict[str, Any]) -> type[LightningModule]:
-    """The class that the checkpoint is of, by what LightningCLI has put down; else our own."""
-    path = content["hyper_parameters"].get("_class_path")
-    kind = Classification if path is None else folders.class_of(path)
-    if kind is None or not issubclass(kind, LightningModule):
-        raise ValueError(f"there is no LightningModule {path} here")
-    return kind
 
 
 def open_run(path: str | Path) -> Run:

@@ -130,6 +130,17 @@ class NodeClassification(LightningModule):
                 f"vitlocal: {obstacle}; so however many hops, they do not come to global attention"
             )
 
+    def on_fit_end(self) -> None:
+        """Say how good the best epoch was, and when: nothing else is printed of so short epochs."""
+        every: Any = self.trainer.callbacks  # type: ignore[attr-defined]
+        stopping = next(each for each in every if isinstance(each, EarlyStopping))
+        epochs, score = self.trainer.current_epoch, float(stopping.best_score)
+        if math.isfinite(score):
+            best = epochs - stopping.wait_count
+            rank_zero_info(
+                f"vitlocal: the best {stopping.monitor} is {score:.4f}, after {best} of {epochs} epochs"
+            )
+
     def configure_callbacks(self) -> list[Callback]:
         """Stop early by the metric."""
         monitored = MONITORED[self.hparams["metric"]]
