@@ -24,7 +24,12 @@ HOPS = 2
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
-    words = ["--trainer.max_epochs=2", f"--model.network.num_hops={HOPS}", "--trainer.logger=false"]
+    words = [
+        "--trainer.max_epochs=2",
+        "--locality.every_n_epochs=1",
+        f"--model.network.num_hops={HOPS}",
+        "--trainer.logger=false",
+    ]
     main(["fit", "--config=karate.yaml", *words, f"--trainer.default_root_dir={folder}"])
     (made,) = folder.glob("lightning_logs/*/version_0")
     return made
