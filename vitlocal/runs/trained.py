@@ -1,5 +1,7 @@
 """The network of a run with its normalisation."""
 
+from typing import Any
+
 from lightning.pytorch import LightningModule
 
 from vitlocal.errors import InputError
@@ -31,7 +33,7 @@ def subject_of(module: LightningModule, name: str) -> Subject:
             f"{name} is of {type(module).__name__}, whose data are no images: "
             "give a run that was trained on images"
         )
-    network = module.network
+    network: Any = module.network
     return Subject(
         network,
         name,
