@@ -88,7 +88,7 @@ def heads_figure(heads: Sequence[Head], label: str) -> Figure:
     axes.set(xlabel="head", ylabel="layer", xticks=range(widest), yticks=range(depth))
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    axes.set_title("the speedup from which each head is gone; without a number: kept", fontsize="small")
+    axes.set_title("the speedup from which a head is gone;\nwithout a number: kept", fontsize="small")
     figure.colorbar(drawn, ax=axes, label=label)
     return figure
 
