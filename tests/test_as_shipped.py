@@ -30,7 +30,7 @@ GRAPHS += SEQUENCES  # tests/cli/test_sequences.py has a run of them
 DATA = [name for name, text in SHIPPED.items() if "\ndata: {class_path" in text and name not in GRAPHS]
 PROTOCOLS = [name for name, text in SHIPPED.items() if text.partition("\nprotocol:")[2] and name not in DATA]
 PROTOCOLS = [name for name in PROTOCOLS if name not in GRAPHS]
-STUDIES = sorted({*SHIPPED} - {*DATA, *PROTOCOLS, *GRAPHS} - {"nodes.yaml"})  # it has no --small
+STUDIES = sorted({*SHIPPED} - {*DATA, *PROTOCOLS, *GRAPHS})
 AN_EPOCH = "--trainer.max_epochs=1"
 SLOW = pytest.mark.slow
 QUICK = "npz.yaml"
