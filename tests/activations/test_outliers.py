@@ -81,8 +81,8 @@ def test_uneven_batches_add_up_to_one(activations):
                 places[place] += 1 / IMAGES
         np.testing.assert_allclose(found.by_dimension, places.sum(0), rtol=1e-6)
         np.testing.assert_allclose(found.by_position, places.sum(1), rtol=1e-6)
-    # Nothing is kept of an image.
-    assert sum(state.numel() for state in streamed.metric_state.values()) == 2 + WIDTH + TOKENS + 1
+    # Nothing is kept of an image: means, their number, and what tells the metric from others.
+    assert sum(state.numel() for state in streamed.metric_state.values()) == 2 + WIDTH + TOKENS + 1 + 1
 
 
 @pytest.fixture

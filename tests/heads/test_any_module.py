@@ -236,6 +236,20 @@ def test_a_compiled_network(in_place, make_trainer, tmp_path):
     assert mad(tmp_path, 0) == pytest.approx(expected(timm_network(), IMAGES), rel=1e-4)
 
 
+def test_after_two_monitors_networks_are_compiled_again(make_trainer, tmp_path):
+    compiled = []
+
+    def backend(graph, inputs):
+        compiled.append(graph)
+        return graph.forward
+
+    loader = DataLoader(TensorDataset(IMAGES, LABELS), 4)
+    trainer = make_trainer(callbacks=[LocalityMonitor(), OutlierMonitor()], default_root_dir=tmp_path)
+    trainer.fit(Mine(timm_network()), loader, loader)
+    torch.compile(nn.Linear(1, 1), backend=backend)(torch.ones(1))
+    assert compiled
+
+
 def test_a_module_without_forward(make_trainer, tmp_path):
     class Bare(LightningModule):
         configure_optimizers = Mine.configure_optimizers

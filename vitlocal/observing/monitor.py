@@ -20,6 +20,7 @@ from vitlocal import internals
 from vitlocal.errors import InputError
 from vitlocal.files import EpochTable, atomic_path
 from vitlocal.observing.batches import Numbering, Where, choose, images_of
+from vitlocal.observing.eager import running_eager
 from vitlocal.observing.hooks import find_attention, find_network
 from vitlocal.observing.pictures import show, takes_pictures
 from vitlocal.processes import writable_folder
@@ -231,7 +232,7 @@ class NetworkMonitor(Callback):
     def _watching(self, collector: Any, batch: Any, images: Tensor, loader: int) -> Iterator[None]:
         """Observe a batch; compiled networks run eager, since their hooks would not be seen."""
         index = self._numberings[loader].of(batch, len(images))
-        with torch.compiler.set_stance("force_eager"), collector.batch(images, index, loader):
+        with running_eager(), collector.batch(images, index, loader):
             yield
 
     def _progress(self, trainer: Trainer) -> tuple[int, int]:
