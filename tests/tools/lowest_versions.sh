@@ -13,12 +13,12 @@ folder=${FOLDER:-/tmp/vitlocal-lowest}
 "$python" -m venv "$folder"
 "$folder/bin/python" -m pip install --quiet uv
 "$folder/bin/uv" pip install --quiet --python "$folder/bin/python" --resolution lowest-direct \
-    --editable '.[timm]' 'pytest>=8' 'pytest-xdist>=3.6' 'hypothesis>=6.100' 'scikit-learn>=1.4' 'networkx>=3.4'
+    --editable '.[timm,transformers]' 'pytest>=8' 'pytest-xdist>=3.6' 'hypothesis>=6.100' 'scikit-learn>=1.4' 'networkx>=3.4'
 "$folder/bin/python" -c 'import sys; print("Python", sys.version.split()[0])'
 "$folder/bin/uv" pip list --quiet --python "$folder/bin/python" |
     grep -E '^(torch|torchvision|lightning|torchmetrics|jsonargparse|numpy|pandas|pillow|scipy|matplotlib) '
 
-# Not here: export and int8 (ONNX), Ray, transformers, the site and pages in a browser are extras of their own.
+# Not here: export and int8 (ONNX), Ray, the site and pages in a browser are extras of their own.
 [ $# -gt 0 ] || set -- tests vitlocal --ignore=tests/compress --ignore=tests/docs --ignore=tests/study/test_ray_cluster.py \
     --ignore=tests/study/test_page.py --ignore=tests/inspection
 exec "$folder/bin/python" -m pytest -q -n auto "$@"
