@@ -8,7 +8,8 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from vitlocal.files import atomic_path
-from vitlocal.processes import gathered, writable_folder
+from vitlocal.processes import writable_folder
+from vitlocal.tasks.predictions import in_order
 
 SHOWN = 20
 """Answers that are printed, too."""
@@ -31,13 +32,7 @@ class AnswerWriter(BasePredictionWriter):
         batch_indices: Sequence[Any],
     ) -> None:
         """Gather the processes' answers and write them in the problems' order."""
-        found = sorted(
-            row
-            for part in gathered([{name: t.cpu() for name, t in batch.items()} for batch in predictions])
-            for batch in part
-            for row in zip(batch["index"].tolist(), batch["tokens"].tolist(), strict=True)
-            if row[0] >= 0  # else it is padding
-        )
+        found = in_order(predictions)
         folder = writable_folder(trainer)
         if folder is None:
             return

@@ -13,6 +13,24 @@ from vitlocal.processes import gathered, writable_folder
 from vitlocal.tasks.objective import objective_of
 
 
+def in_order(predictions: Sequence[Any]) -> list[tuple[Any, ...]]:
+    """The rows of all processes' batches by their index, without padding; call it in all of them.
+
+    Args:
+        predictions: of each batch a dict of tensors (B, ...), the index first, which is -1 for padding.
+
+    Returns:
+        A tuple of plain values for each row.
+    """
+    return sorted(
+        row
+        for part in gathered([{name: t.cpu() for name, t in batch.items()} for batch in predictions])
+        for batch in part
+        for row in zip(*(values.tolist() for values in batch.values()), strict=True)
+        if row[0] >= 0
+    )
+
+
 class PredictionWriter(BasePredictionWriter):
     """Writes ``predictions.csv`` into the run folder after ``predict``.
 
@@ -32,13 +50,7 @@ class PredictionWriter(BasePredictionWriter):
         batch_indices: Sequence[Any],
     ) -> None:
         """Gather the processes' predictions and write them in the images' order."""
-        found = sorted(
-            row
-            for part in gathered([{name: t.cpu() for name, t in batch.items()} for batch in predictions])
-            for batch in part
-            for row in zip(*(values.tolist() for values in batch.values()), strict=True)  # the index first
-            if row[0] >= 0  # else it is padding
-        )
+        found = in_order(predictions)
         folder = writable_folder(trainer)
         if folder is None:
             return
