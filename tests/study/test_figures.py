@@ -34,6 +34,22 @@ def drawn(tables):
     return {each.name: each for each in draw(table, table, heads, "grid")}
 
 
+def test_a_dotted_line_is_named_in_the_legend(drawn):
+    dotted = {
+        name
+        for name, each in drawn.items()
+        if any(line.get_linestyle() == ":" for axes in each.figure.axes for line in axes.lines)
+    }
+    named = {
+        name
+        for name, each in drawn.items()
+        for key in each.figure.legends
+        if "uniform attention" in [text.get_text() for text in key.get_texts()]
+    }
+    # The map of heads has it in its colour bar, and says so below.
+    assert dotted - {"heads_by_layer"} == named >= {"mad_by_depth", "log_odds_by_epoch"}
+
+
 def test_outliers_of_each_run_in_their_place(tables):
     table, heads = tables
     observed = table.assign(kurtosis_mean=np.arange(len(table)) + 3.0, do_nothing_mean=np.nan)

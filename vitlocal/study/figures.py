@@ -220,13 +220,14 @@ def _heads_by_epoch(heads: pd.DataFrame, table: pd.DataFrame, look: dict[str, St
 def _log_odds_by_epoch(heads: pd.DataFrame, look: dict[str, Style]) -> Figure:
     figure = Figure(figsize=(9, 3.8), layout="constrained")
     titles = ("own patch", "class token")
+    uniform = references(dict.fromkeys(look, 0.0), look)
     for axes, title, name in zip(panels(figure, 2), titles, LOG_ODDS, strict=True):
         greatest = heads.groupby(["condition", "run", "epoch"])[name].max().reset_index(name="value")
         _curves(axes, greatest, look)
-        reference_lines(axes, references(dict.fromkeys(look, 0.0), look))
+        reference_lines(axes, uniform)
         axes.set_title(title)
     figure.axes[0].set_ylabel("log-odds over uniform (nats)")
-    legend(figure, look)
+    legend(figure, look, uniform)
     return figure
 
 

@@ -70,7 +70,7 @@ def _accuracy(kept: Mapping[str, pd.DataFrame], conditions: pd.Series, look: Map
             axes.plot(of.columns, of.mean(), **style.line())
         axes.set(xlabel="speedup wanted", title=title)
     all_axes[0].set_ylabel("validation accuracy")
-    legend(figure, dict(look), None)
+    legend(figure, dict(look))
     return figure
 
 
@@ -87,5 +87,5 @@ def _order(orders: pd.DataFrame, conditions: pd.Series, look: Mapping[str, Style
     axes.set(xticks=range(len(names)), ylim=(-1.05, 1.05), ylabel="rank correlation with the order")
     axes.set_xticklabels(names)
     axes.tick_params(axis="x", length=0)
-    legend(figure, dict(look), None)
+    legend(figure, dict(look))
     return figure
